@@ -1,0 +1,124 @@
+"""Who may use a route: the key, the scope, and the switches of a line. A route that declares nothing is not served.
+
+A view declares its access with `needs(...)` or `open_to_all`; `verify()` refuses to start with a route that does not.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from flask import Flask, g, request
+
+from app import config, db, errors
+from app.store import clients
+from app.store.clients import Caller
+
+KIB = 1024
+MIB = 1024 * KIB
+View = TypeVar("View", bound=Callable[..., Any])
+
+# The switches of the lines: whether a line is configured at all.
+_EXISTS: Mapping[str, Callable[[config.Settings], bool]] = {"claims": lambda settings: settings.travel_pay is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What a route asks of its caller. `scopes`: any of them will do; none: the route is open to all.
+
+    `line` names the toggle and the line of business; `most_bytes` is the longest body it takes.
+    """
+
+    scopes: frozenset[str] = frozenset()
+    line: str = ""
+    most_bytes: int = 100 * KIB
+
+
+OPEN = Access()
+
+
+def needs(*scopes: str, line: str = "", most_bytes: int = 100 * KIB) -> Callable[[View], View]:
+    """Declare that a view needs a key with any of these scopes, and its line switched on."""
+    if not set(scopes) <= set(clients.SCOPES) or not scopes:
+        raise ValueError(f"{scopes} are no scopes")
+    asked = Access(scopes=frozenset(scopes), line=line, most_bytes=most_bytes)
+    return lambda view: _declare(view, asked)
+
+
+def open_to_all(view: View) -> View:
+    """Declare that a view needs no key."""
+    return _declare(view, OPEN)
+
+
+def _declare(view: View, asked: Access) -> View:
+    view.__dict__["access"] = asked
+    return view
+
+
+def access_to(app: Flask, endpoint: str | None) -> Access | None:
+    """The access that an endpoint's view declares, if it does."""
+    asked: Access | None = getattr(app.view_functions.get(endpoint or ""), "access", None)
+    return asked
+
+
+def verify(app: Flask) -> None:
+    """Raise LookupError when any route declares no access: what is not allowed to somebody is not served at all."""
+    silent = [rule.rule for rule in _rules(app) if access_to(app, rule.endpoint) is None]
+    if silent:
+        raise LookupError(f"These routes do not say who may use them: {', '.join(silent)}")
+
+
+def _rules(app: Flask) -> Iterable[Any]:
+    return app.url_map.iter_rules()
+
+
+def access() -> Access:
+    """What the route of this request asks of its caller."""
+    asked: Access = g.access
+    return asked
+
+
+def caller() -> Caller:
+    """Who made this request; only on routes that need a key."""
+    found: Caller = g.caller
+    return found
+
+
+def acts_as_operator() -> bool:
+    """Whether this route is open to operators and its caller is one."""
+    return "operator" in access().scopes & caller().scopes
+
+
+# The checks, in the order in which a request meets them
+
+
+def check_key() -> None:
+    """401 without a known key."""
+    key = request.headers.get("x-api-key", "")
+    with db.transaction() as session:
+        found = clients.by_key(session, clients.digest(key)) if key else None
+    if found is None:
+        raise errors.Refused(
+            401, "unauthorized", "Send a valid key in x-api-key.", headers={"WWW-Authenticate": "ApiKey"}
+        )
+    g.caller = found
+    structlog.contextvars.bind_contextvars(client=found.name)
+
+
+def check_scope() -> None:
+    """403 without the scope, and for a client of travel claims that has no product."""
+    scopes = access().scopes
+    if not scopes & caller().scopes:
+        raise errors.Refused(403, "forbidden", f"This needs scope {' or '.join(sorted(scopes))}.")
+    if access().line == "claims" and caller().product is None and not acts_as_operator():
+        raise errors.Refused(403, "client-not-set-up", "This client has no product yet.")
+
+
+def check_toggle() -> None:
+    """404 while the line is off, for all or for this client; operators meet the first only."""
+    line = access().line
+    if not line:
+        return
+    on = line in caller().toggles or acts_as_operator()
+    if not on or not _EXISTS[line](config.settings()):
+        raise errors.Refused(404, "feature-disabled", f"The line {line} is switched off.")

@@ -1,0 +1,138 @@
+"""The `throughline` command: run, migrate, manage clients and toggles, look into a workflow, find out what is wrong."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from app import config, db, diagnosis, errors, logs
+from app.store import clients, workflows
+
+ROOT = Path(__file__).parents[1]
+
+
+class _Friendly(click.Group):
+    """A stranger gets one sentence, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (errors.Throughline, LookupError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        except Exception as error:
+            if db.unreachable(error):
+                raise click.ClickException("Postgres cannot be reached at DATABASE_URL; is it running?") from error
+            raise
+
+
+@click.group(cls=_Friendly)
+def main() -> None:
+    """Throughline carries work through slow back ends and lands each piece exactly once."""
+
+
+@main.command()
+@click.option("--verbose", is_flag=True, help="Show every log line of every process.")
+def up(verbose: bool) -> None:
+    """Run everything on this machine and send one sample of each line."""
+    from local.up import main as run
+
+    sys.exit(run(verbose=verbose))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the schema to the newest version."""
+    from alembic import command
+    from alembic.config import Config
+
+    logs.configure(config.settings().log_level)
+    command.upgrade(Config(str(ROOT / "alembic.ini")), "head")
+    click.echo("The schema is at its newest version.", err=True)
+
+
+@main.group("clients")
+def clients_group() -> None:
+    """Those who may call the API."""
+
+
+@clients_group.command("add")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(list(clients.SCOPES)), help="Repeatable.")
+@click.option("--product", type=click.Choice(["pci", "oh"]), help="Needed for travel claims.")
+def add_client(name: str, scopes: tuple[str, ...], product: str | None) -> None:
+    """Add a client; its key is printed once, alone on stdout."""
+    with db.transaction() as session:
+        key = clients.add(session, name, scopes=scopes, product=product)
+    click.echo(key)
+
+
+@clients_group.command("rotate")
+@click.argument("name")
+def rotate_key(name: str) -> None:
+    """Make a new key; the one before it stays valid, older ones do not."""
+    with db.transaction() as session:
+        key = clients.rotate(session, name)
+    click.echo(key)
+
+
+@clients_group.command("list")
+def list_clients() -> None:
+    """All clients, their scopes, product and toggles."""
+    table = Table("client", "scopes", "product", "toggles")
+    with db.transaction() as session:
+        for client, toggles_of in clients.every(session):
+            shown = " ".join(f"{name}:{'on' if on else 'off'}" for name, on in toggles_of.items())
+            table.add_row(client.name, " ".join(client.scopes), client.product or "-", shown)
+    Console().print(table)
+
+
+@main.group()
+def toggles() -> None:
+    """Switch a line on or off for a client, while everything runs."""
+
+
+@toggles.command("set")
+@click.argument("client")
+@click.argument("name", type=click.Choice(clients.TOGGLES))
+@click.argument("state", type=click.Choice(["on", "off"]))
+def set_toggle(client: str, name: str, state: str) -> None:
+    """Switch toggle NAME of CLIENT on or off."""
+    with db.transaction() as session:
+        clients.set_toggle(session, client, name, on=state == "on")
+    click.echo(f"{name} is {state} for {client}.", err=True)
+
+
+@main.command()
+@click.argument("workflow_id", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(workflow_id: UUID, as_json: bool) -> None:
+    """The timeline of a workflow: its moves and its upstream calls."""
+    with db.transaction() as session:
+        seen = workflows.read(session, workflow_id)
+        entries = [{**entry, "at": entry["at"].isoformat()} for entry in workflows.timeline(session, workflow_id)]
+    if seen is None:
+        raise click.ClickException(f"There is no workflow {workflow_id}.")
+    if as_json:
+        click.echo(json.dumps({"id": str(seen.id), "kind": seen.kind, "state": seen.state, "timeline": entries}))
+        return
+    table = Table("at", "what", "who", "detail", title=f"{seen.kind} {seen.id}: {seen.state}")
+    for entry in entries:
+        table.add_row(entry["at"][11:23], entry["what"], entry["actor"], entry["detail"])
+    Console().print(table)
+
+
+@main.command()
+def doctor() -> None:
+    """What is wrong here, and what to do about it."""
+    findings = diagnosis.run()
+    for finding in findings:
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("WRONG", fg="red")
+        click.echo(f"{mark} {finding.what}: {finding.detail}")
+        if finding.remedy:
+            click.echo(f"      -> {finding.remedy}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)

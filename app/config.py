@@ -1,0 +1,290 @@
+"""Settings: the only reader of the environment.
+
+A line exists when its URL is set; then all its required variables must be there, in web and worker alike. Whatever is
+missing or malformed stops the process at start with one message that names every variable at fault. No secret has a
+default, and none is shown by `repr`.
+"""
+
+import base64
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app import errors
+
+Product = Literal["pci", "oh"]
+Template = Literal["success", "duplicate", "error", "failure", "timeout"]
+TRAVEL_PAY_VERSIONS = {
+    "system-access-token": "v4",
+    "find-or-add": "v3",
+    "claims": "v3",
+    "claims-search": "v3",
+    "mileage": "v3",
+    "expenses": "v1",
+}
+_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http or https URL")
+    return url.rstrip("/")
+
+
+def _origin(url: str) -> str:
+    if urlsplit(_http_url(url)).path.strip("/"):
+        raise ValueError("must be an origin, without a path")
+    return _http_url(url)
+
+
+def _keys(text: object) -> object:
+    return text.split(",") if isinstance(text, str) else text
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    try:
+        size = len(base64.b64decode(secret.get_secret_value().strip(), validate=True))
+    except ValueError as error:
+        raise ValueError("must be standard base64 of 32 bytes") from error
+    if size != 32:
+        raise ValueError(f"must be standard base64 of 32 bytes, not of {size}")
+    return secret
+
+
+def _versions(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    given: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, given[name] = part.partition("=")
+    for name, version in given.items():
+        if name not in TRAVEL_PAY_VERSIONS:
+            raise ValueError(f"unknown key {name!r}; known: {', '.join(TRAVEL_PAY_VERSIONS)}")
+        if not re.fullmatch(r"v[0-9]+", version):
+            raise ValueError(f"{name} must look like v3")
+    return {**TRAVEL_PAY_VERSIONS, **given}
+
+
+def _delete_path(path: str) -> str:
+    if path and "{claimId}" not in path:
+        raise ValueError("must hold {claimId}")
+    return path.strip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+Filled = Annotated[str, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Uuid = Annotated[str, Field(pattern=f"^{_UUID}$")]
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+
+G = TypeVar("G", bound=_Group)
+
+
+class TravelPay(_Group):
+    """Travel claims contract, section 6. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAVEL_PAY_")
+
+    url: HttpUrl
+    auth_url: HttpUrl
+    tenant_id: Filled
+    client_id: Filled
+    client_secret: Secret
+    resource: Filled
+    subscription_key: SecretStr | None = None
+    subscription_key_e: SecretStr | None = None
+    subscription_key_s: SecretStr | None = None
+    pci_secret: SecretStr | None = None
+    pci_client_number: str | None = None
+    oh_secret: SecretStr | None = None
+    oh_client_number: str | None = None
+    versions: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_versions)] = Field(
+        default_factory=lambda: dict(TRAVEL_PAY_VERSIONS)
+    )
+    delete_claim_path: Annotated[str, AfterValidator(_delete_path)] = ""
+    spaced_trip_types: bool = False
+    connect_timeout: Seconds = 10
+    read_timeout: Seconds = 45
+    auth_read_timeout: Seconds = 30
+    max_attempts: Annotated[int, Field(ge=1)] = 8
+    backoff_seconds: Seconds = 5
+    backoff_max_seconds: Seconds = 900
+    find_seconds: Seconds = 5
+    settle_seconds: Seconds = 60
+    rate_per_minute: Annotated[int, Field(ge=0)] = 60
+    log_upstream_text: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.subscription_key_e) != bool(self.subscription_key_s):
+            raise ValueError("TRAVEL_PAY_SUBSCRIPTION_KEY_E and TRAVEL_PAY_SUBSCRIPTION_KEY_S go together: set both")
+        if not self.subscription_key and not self.subscription_key_e:
+            raise ValueError("TRAVEL_PAY_SUBSCRIPTION_KEY (or TRAVEL_PAY_SUBSCRIPTION_KEY_E and _S) is missing")
+        if self.settle_seconds <= self.connect_timeout + self.read_timeout:
+            raise ValueError(
+                "TRAVEL_PAY_SETTLE_SECONDS must be above TRAVEL_PAY_CONNECT_TIMEOUT + TRAVEL_PAY_READ_TIMEOUT, "
+                "or a late effect could be taken for none"
+            )
+        return self
+
+    def credentials(self, product: str) -> tuple[str, str]:
+        """The product's secret and client number. Raises BadSettings, naming the variable, when they are not set."""
+        secret, number = getattr(self, f"{product}_secret"), getattr(self, f"{product}_client_number")
+        for value, name in ((secret, "SECRET"), (number, "CLIENT_NUMBER")):
+            if not value:
+                raise errors.BadSettings(
+                    f"TRAVEL_PAY_{product.upper()}_{name} is missing, but a client has the product {product}"
+                )
+        return secret.get_secret_value(), str(number)
+
+
+class TravelClaims(_Group):
+    """What concerns our side of a travel claim. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAVEL_CLAIMS_")
+
+    deadline_seconds: Seconds = 86_400
+    erase_after_seconds: Seconds = 2_592_000
+
+
+class Notify(_Group):
+    """The text messages. Templates and senders are one UUID per product."""
+
+    model_config = SettingsConfigDict(env_prefix="NOTIFY_")
+
+    url: Origin
+    api_key: Annotated[SecretStr, AfterValidator(lambda key: _api_key(key))]
+    sms_sender_id_pci: Uuid | None = None
+    sms_sender_id_oh: Uuid | None = None
+    template_pci_success: Uuid | None = None
+    template_pci_duplicate: Uuid | None = None
+    template_pci_error: Uuid | None = None
+    template_pci_failure: Uuid | None = None
+    template_pci_timeout: Uuid | None = None
+    template_oh_success: Uuid | None = None
+    template_oh_duplicate: Uuid | None = None
+    template_oh_error: Uuid | None = None
+    template_oh_failure: Uuid | None = None
+    template_oh_timeout: Uuid | None = None
+    timeout: Seconds = 30
+    backoff_seconds: Seconds = 30
+    deadline_seconds: Seconds = 86_400
+    settle_seconds: Seconds = 60
+    callback_token: Annotated[SecretStr, AfterValidator(lambda token: _callback_tokens(token))]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.settle_seconds <= self.timeout:
+            raise ValueError("NOTIFY_SETTLE_SECONDS must be above NOTIFY_TIMEOUT, or a late text is taken for none")
+        return self
+
+    def sender(self, product: str) -> str:
+        """The UUID of the product's text sender. Raises BadSettings, naming the variable, when it is not set."""
+        return self._required(f"sms_sender_id_{product}", product)
+
+    def template(self, product: str, template: str) -> str:
+        """The UUID of the product's template. Raises BadSettings, naming the variable, when it is not set."""
+        return self._required(f"template_{product}_{template}", product)
+
+    def _required(self, name: str, product: str) -> str:
+        value = getattr(self, name)
+        if not value:
+            raise errors.BadSettings(f"NOTIFY_{name.upper()} is missing, but a client has the product {product}")
+        return str(value)
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(rf".+-{_UUID}-{_UUID}", key.get_secret_value()):
+        raise ValueError("must be name-<service uuid>-<secret uuid>")
+    return key
+
+
+def _callback_tokens(token: SecretStr) -> SecretStr:
+    tokens = token.get_secret_value().split(",")
+    if not 1 <= len(tokens) <= 2 or any(len(one.strip()) < 32 for one in tokens):
+        raise ValueError("must be one token, or two separated by a comma, of 32 characters at least")
+    return token
+
+
+class Settings(_Group):
+    """What every process needs. Times in seconds."""
+
+    database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://", repr=False)]
+    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://", repr=False)]
+    broker_url: str = Field(default="", repr=False)
+    data_keys: Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys), Field(min_length=1)]
+    hash_key: Key
+    secret_key: Annotated[SecretStr, Field(min_length=32)]
+    release: str = ""
+    stage: str = "local"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    lease_heartbeat_seconds: Seconds = 1
+    lease_dead_seconds: Seconds = 4
+    sweep_seconds: Seconds = 1
+    redispatch_seconds: Seconds = 5
+    hold_seconds: Seconds = 15
+    soft_shutdown_seconds: Seconds = 10
+    worker_concurrency: Annotated[int, Field(ge=1)] = 32
+    web_concurrency: Annotated[int, Field(ge=1)] = 2
+    web_threads: Annotated[int, Field(ge=1)] = 32
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    prometheus_multiproc_dir: str = ""
+
+    travel_pay: TravelPay | None = None
+    travel_claims: TravelClaims = Field(default_factory=TravelClaims)
+    notify: Notify | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lease_dead_seconds <= 2 * self.lease_heartbeat_seconds:
+            raise ValueError("LEASE_DEAD_SECONDS must be above twice LEASE_HEARTBEAT_SECONDS")
+        return self
+
+    @property
+    def broker(self) -> str:
+        return self.broker_url or self.redis_url
+
+
+def load() -> Settings:
+    """Read and check the whole environment. Raises BadSettings that names every variable at fault."""
+    problems: list[str] = []
+    lines: dict[str, Any] = {"travel_claims": _read(TravelClaims, problems)}
+    for name, group, switch in (("travel_pay", TravelPay, "TRAVEL_PAY_URL"), ("notify", Notify, "NOTIFY_URL")):
+        if os.environ.get(switch):
+            lines[name] = _read(group, problems)
+    settings = _read(Settings, problems, **{name: line for name, line in lines.items() if line is not None})
+    if problems or settings is None:
+        raise errors.BadSettings("The environment is not usable:\n" + "\n".join(f"  {line}" for line in problems))
+    return settings
+
+
+def _read(group: type[G], problems: list[str], **lines: Any) -> G | None:
+    prefix = group.model_config.get("env_prefix", "")
+    try:
+        return group(**lines)
+    except ValidationError as error:
+        for fault in error.errors():
+            variable = prefix + str(fault["loc"][0]).upper() if fault["loc"] else ""
+            said = "is missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+            problems.append(f"{variable} {said}".strip())
+        return None
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process, read once. Raises BadSettings."""
+    return load()

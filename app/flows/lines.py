@@ -1,0 +1,8 @@
+"""Every line of business, by the kind of its workflows."""
+
+from collections.abc import Mapping
+
+from app.flows import claims, notifications
+from app.flows.flow import Flow
+
+FLOWS: Mapping[str, Flow] = {flow.machine.kind: flow for flow in (claims.FLOW, notifications.FLOW)}

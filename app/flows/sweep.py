@@ -1,0 +1,110 @@
+"""The sweep: nothing unfinished is forgotten, whoever dropped it.
+
+One at a time in the whole system: takes away what nobody tends, picks what is due, dispatches it. Where the broker is
+out of reach it runs the rows itself.
+"""
+
+import functools
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from app import config, db, errors, metrics, queue
+from app.db import Session
+from app.flows import engine, lines
+from app.steps import Failure
+from app.store import workers, workflows
+from app.store.workflows import Seen
+
+POISONED_AFTER_CRASHES = 3
+Due = tuple[UUID, str, str, int]
+
+log = structlog.get_logger("sweep")
+_running: set["Future[None]"] = set()
+
+
+def sweep() -> None:
+    """One round. Does nothing while another process sweeps."""
+    settings = config.settings()
+    try:
+        room, broker = queue.room(), True
+    except errors.BrokerAway:
+        free = settings.worker_concurrency - len(_running)
+        room, broker = {0: free, 1: free}, False
+    with db.transaction() as session:
+        if not workers.only_one_sweeps(session):
+            return
+        for seen, died in workers.take_away(session, dead=settings.lease_dead_seconds):
+            _taken_away(session, seen, died=died)
+        due = workers.pick_due(session, room, again=settings.redispatch_seconds)
+    if due:
+        log.info("sweep.due", count=len(due))
+        _deliver(due, broker=broker)
+
+
+def _deliver(due: list[Due], *, broker: bool) -> None:
+    """Enqueue what is due; without a broker run it here, in threads."""
+    for place, (workflow_id, kind, state, priority) in enumerate(due):
+        try:
+            if not broker:
+                raise errors.BrokerAway("not reachable")
+            engine.send(kind, state, workflow_id, priority=priority)
+        except errors.BrokerAway:
+            _run_here([row[0] for row in due[place:]])
+            return
+
+
+def _run_here(workflow_ids: list[UUID]) -> None:
+    log.warning("sweep.broker-away", running_here=len(workflow_ids))
+    for workflow_id in workflow_ids:
+        future = _pool().submit(engine.run, workflow_id)
+        _running.add(future)
+        future.add_done_callback(_ran)
+
+
+def _ran(future: "Future[None]") -> None:
+    _running.discard(future)
+    if error := future.exception():
+        log.warning("sweep.run-failed", error=type(error).__name__)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(config.settings().worker_concurrency, thread_name_prefix="sweep")
+
+
+def _taken_away(session: Session, seen: Seen, *, died: bool) -> None:
+    metrics.engine_taken_away.labels("died" if died else "expired").inc()
+    log.warning("sweep.taken-away", workflow=str(seen.id), kind=seen.kind, state=seen.state, died=died)
+    workflows.add_event(session, seen.id, "holder died" if died else "lease ran out", actor="sweep")
+    if died and seen.crashes >= POISONED_AFTER_CRASHES:
+        try:
+            with session.begin_nested():
+                _poisoned(session, seen)
+        except Exception:  # one row that cannot even be failed must not stop the sweep of all others
+            log.exception("sweep.poisoned-stuck", workflow=str(seen.id))
+
+
+def _poisoned(session: Session, seen: Seen) -> None:
+    """The third death in the same step: the row fails, and its doubt stays with it."""
+    flow = lines.FLOWS[seen.kind]
+    step = flow.step_in(seen.state)
+    message = "The worker died three times running in this step."
+    if seen.in_doubt:
+        message += " It is not known whether the last call took effect."
+    failure = Failure(code="crashed", http_status=502, message=message)
+    record = flow.load(session, seen.id)
+    ending = flow.failed(record, failure)
+    columns: dict[str, Any] = {} if flow.is_undoing(seen.state) else {"error": engine.error_object(step.name if step else "", failure)}
+    workflows.move(
+        session, seen, ending.state, actor="sweep", reason="crashed", deadline=ending.deadline, **columns,
+        release=config.settings().release,
+    )  # fmt: skip
+    workflows.save(session, flow.table, seen.id, ending.values)
+    engine.enter(session, flow, record, ending.state)
+    metrics.engine_poisoned.labels(seen.kind).inc()
+    log.error("sweep.poisoned", workflow=str(seen.id), kind=seen.kind, in_doubt=seen.in_doubt)
+
+

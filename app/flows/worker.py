@@ -1,0 +1,141 @@
+"""The life of a worker process: its incarnation, heartbeat, sweep thread, and how it stops.
+
+`start()` and `stop()` are called by the Celery worker's signals; nothing runs in other processes.
+"""
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import structlog
+
+from app import config, db
+from app.models.orm import new_id
+from app.store import workers
+
+ALONE_AFTER_CRASHES = 2  # a row whose holders died so often runs alone in its process
+
+log = structlog.get_logger("worker")
+_stopping = threading.Event()
+_threads: list[threading.Thread] = []
+
+
+@functools.cache
+def incarnation() -> UUID:
+    """The identity of this process as a holder of leases."""
+    return new_id()
+
+
+def stopping() -> bool:
+    """True once nothing new may be taken."""
+    return _stopping.is_set()
+
+
+def beat() -> None:
+    """One heartbeat."""
+    with db.transaction() as session:
+        workers.beat(
+            session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=config.settings().release
+        )
+
+
+def beat_if_possible() -> None:
+    """The first heartbeat; a database that is down at start only delays it."""
+    try:
+        beat()
+    except Exception as error:
+        if not db.unreachable(error):
+            raise
+        log.warning("worker.heartbeat-failed", reason="Postgres cannot be reached")
+
+
+def start(sweep: Callable[[], None]) -> None:
+    """Beat once, then beat and sweep in threads of their own until `stop`."""
+    settings = config.settings()
+    _every(settings.lease_heartbeat_seconds, beat, "heartbeat", until=threading.Event())
+    _every(settings.sweep_seconds, sweep, "sweep", until=_stopping)
+
+
+def _every(seconds: float, action: Callable[[], None], name: str, *, until: threading.Event) -> None:
+    def loop() -> None:
+        while not until.is_set():
+            begun = time.monotonic()
+            try:
+                action()
+            except Exception as error:
+                if db.unreachable(error):
+                    log.warning(f"worker.{name}-failed", reason="Postgres cannot be reached")
+                else:
+                    log.exception(f"worker.{name}-failed")
+            until.wait(max(seconds - (time.monotonic() - begun), 0.05))
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    _threads.append(thread)
+
+
+def stop_taking() -> None:
+    """From now on nothing new is taken here; what runs may finish."""
+    _stopping.set()
+
+
+def let_go() -> None:
+    """Free what is still held, in doubt where it is: another worker goes on at once."""
+    with db.transaction() as session:
+        freed = workers.let_go(session, incarnation())
+    if freed:
+        log.warning("worker.let-go", workflows=freed)
+
+
+class _Gate:
+    """Lets any number of steps run side by side, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+
+    @contextlib.contextmanager
+    def shared(self, renew: Callable[[], None]) -> Iterator[None]:
+        with self._changed:
+            while self._closed:
+                self._changed.wait(1.0)
+                renew()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self, renew: Callable[[], None]) -> Iterator[None]:
+        with self._changed:
+            while self._closed:
+                self._changed.wait(1.0)
+                renew()
+            self._closed = True
+        try:
+            with self._changed:
+                while self._running:
+                    self._changed.wait(1.0)
+                    renew()
+            yield
+        finally:
+            with self._changed:
+                self._closed = False
+                self._changed.notify_all()
+
+
+_gate = _Gate()
+
+
+def gate(*, alone: bool, renew: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """Pass as one of many, or (a row whose holders died) alone. `renew` keeps the lease while waiting."""
+    return _gate.alone(renew) if alone else _gate.shared(renew)

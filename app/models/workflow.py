@@ -1,0 +1,127 @@
+"""The engine's tables: workflows (narrow and hot), their history (moves), their upstream calls, and the workers."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app import states
+from app.models.orm import NewStamp, Stamp, Table, new_id
+
+
+def _legal_states() -> str:
+    """SQL: per kind, the states that exist."""
+    return " OR ".join(
+        f"kind = '{kind}' AND state IN ({', '.join(repr(str(state)) for state in machine.states)})"
+        for kind, machine in states.MACHINES.items()
+    )
+
+
+def finished_sql() -> str:
+    """SQL: true exactly in the finished states of each kind."""
+    return " OR ".join(
+        f"kind = '{kind}' AND state IN ({', '.join(sorted(repr(str(state)) for state in machine.finished))})"
+        for kind, machine in states.MACHINES.items()
+    )
+
+
+class Workflow(Table):
+    """One piece of work on its way. See the design, section 3, for what each column is for."""
+
+    __tablename__ = "workflows"
+    __mapper_args__ = {"polymorphic_on": "kind"}
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    kind: Mapped[str]
+    state: Mapped[str]
+    due_at: Mapped[Stamp | None] = mapped_column(server_default=text("clock_timestamp()"))
+    wake_at: Mapped[Stamp | None] = mapped_column(server_default=text("clock_timestamp()"))
+    deadline_at: Mapped[Stamp | None]
+    worker: Mapped[UUID | None]
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    intent: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    in_doubt: Mapped[bool] = mapped_column(default=False)
+    asked: Mapped[str | None]
+    priority: Mapped[int] = mapped_column(default=1)
+    slot: Mapped[str | None] = mapped_column(unique=True)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    client_id: Mapped[UUID] = mapped_column(ForeignKey("clients.id"))
+    correlation_id: Mapped[str]
+    release: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[NewStamp]
+    updated_at: Mapped[NewStamp]
+    finished_at: Mapped[Stamp | None]
+
+    __table_args__: Any = (
+        CheckConstraint(_legal_states(), name="legal_state"),
+        CheckConstraint(
+            f"(due_at IS NULL) = ({finished_sql()}) AND (wake_at IS NULL) = ({finished_sql()})",
+            name="time_to_look_again",
+        ),
+        CheckConstraint("asked IN ('cancel', 'withdraw')", name="asked"),
+        Index("ix_workflows_wake", "priority", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+        Index("ix_workflows_held", "worker", postgresql_where=text("worker IS NOT NULL")),
+        Index("ix_workflows_kind_state", "kind", "state", postgresql_where=text("wake_at IS NOT NULL")),
+        Index("ix_workflows_listing", "client_id", "kind", "created_at", "id"),
+    )
+
+
+class Move(Table):
+    """History, append-only. Rows without `of` and `to` are events."""
+
+    __tablename__ = "moves"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"), index=True)
+    of: Mapped[str | None]
+    to: Mapped[str | None]
+    actor: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="")
+    at: Mapped[NewStamp]
+
+
+class Call(Table):
+    """One row per upstream call; together with moves the timeline."""
+
+    __tablename__ = "calls"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"), index=True)
+    step: Mapped[str]
+    attempt: Mapped[int]
+    verb: Mapped[str]
+    upstream: Mapped[str]
+    name: Mapped[str]
+    method: Mapped[str]
+    path: Mapped[str]
+    status: Mapped[int | None]
+    outcome: Mapped[str]
+    milliseconds: Mapped[int]
+    message: Mapped[str] = mapped_column(default="")
+    at: Mapped[NewStamp]
+
+
+class Worker(Table):
+    """An incarnation of a worker process; `beat_at` is its heartbeat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    release: Mapped[str]
+    started_at: Mapped[NewStamp]
+    beat_at: Mapped[NewStamp]
+
+
+class Tick(Table):
+    """A calendar job's due time that somebody has claimed."""
+
+    __tablename__ = "ticks"
+
+    schedule: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[Stamp] = mapped_column(primary_key=True)

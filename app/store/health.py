@@ -1,0 +1,51 @@
+"""Questions about the system's health: schema, workers, work that waits."""
+
+import functools
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from app.models.workflow import Worker
+from app.store.workflows import NOW, W, seconds
+
+
+def postgres_version(session: Session) -> str:
+    """Such as `PostgreSQL 18.1`."""
+    return "PostgreSQL " + str(session.execute(text("SHOW server_version")).scalar_one()).split()[0]
+
+
+def schema_version(session: Session) -> str | None:
+    """The migration this database is at; None before the first."""
+    if not session.execute(text("SELECT to_regclass('alembic_version')")).scalar():
+        return None
+    version: str | None = session.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return version
+
+
+@functools.cache
+def schema_head() -> str | None:
+    """The newest migration that this code brings along."""
+    ini = Config(str(Path(__file__).parents[2] / "alembic.ini"))
+    return ScriptDirectory.from_config(ini).get_current_head()
+
+
+def living_workers(session: Session, *, dead: float) -> int:
+    """Workers whose heartbeat is younger than `dead` seconds."""
+    statement = select(func.count()).where(Worker.beat_at >= NOW - seconds(dead))
+    return int(session.execute(statement).scalar_one())
+
+
+def overdue(session: Session) -> tuple[int, float]:
+    """How many workflows are due, and for how many seconds the oldest has been."""
+    age = func.coalesce(func.extract("epoch", NOW - func.min(W.c.due_at)), 0)
+    row = session.execute(select(func.count(), age).where(W.c.due_at <= NOW, W.c.worker.is_(None))).one()
+    return int(row[0]), float(row[1])
+
+
+def by_state(session: Session, kind: str) -> list[tuple[str, int]]:
+    """How many workflows of a kind are in each state."""
+    rows = session.execute(select(W.c.state, func.count()).where(W.c.kind == kind).group_by(W.c.state))
+    return [(row[0], int(row[1])) for row in rows]

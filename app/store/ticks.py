@@ -1,0 +1,24 @@
+"""Ticks of calendar jobs: whoever inserts the row runs the job."""
+
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models.workflow import Tick
+from app.store.workflows import NOW, seconds
+
+_KEEP_SECONDS = 7 * 86_400
+
+
+def claim(session: Session, schedule: str, due_at: datetime) -> bool:
+    """True for exactly one caller per schedule and due time."""
+    row = insert(Tick).values(schedule=schedule, due_at=due_at).on_conflict_do_nothing()
+    return session.execute(row).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+
+
+def forget(session: Session) -> int:
+    """Drop ticks older than a week. Returns how many."""
+    old = delete(Tick).where(Tick.due_at < NOW - seconds(_KEEP_SECONDS))
+    return session.execute(old).rowcount  # type: ignore[attr-defined,no-any-return]

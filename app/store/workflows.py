@@ -1,0 +1,206 @@
+"""The engine's statements on `workflows`. `move()` alone changes the state.
+
+Every write of a holder is guarded by state and fence as it read them; every write of somebody who does not hold the
+lease is guarded by `in_doubt` too, and adds 1 to the fence. A function that returns False hit no row: the caller's view
+is out of date and it must let go (or read again). Times are Postgres's `clock_timestamp()`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table as SqlTable
+from sqlalchemy import Text, and_, case, cast, func, insert, literal, select, type_coerce, update
+from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from app import errors, states, steps
+from app.models.workflow import Call, Move, Workflow
+
+W: SqlTable = Workflow.__table__  # type: ignore[assignment]
+NOW = func.clock_timestamp()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A workflow as somebody read it: what guards that reader's writes."""
+
+    id: UUID
+    kind: str
+    state: str
+    fence: int
+    attempt: int
+    crashes: int
+    intent: Mapping[str, Any] | None
+    in_doubt: bool
+    asked: str | None
+    priority: int
+    deadline_at: datetime | None
+    client_id: UUID
+    correlation_id: str
+    now: datetime
+
+
+_SEEN = (*(W.c[name] for name in Seen.__dataclass_fields__ if name != "now"), NOW.label("now"))
+
+
+def seconds(value: float) -> ColumnElement[timedelta]:
+    """SQL: an interval of so many seconds."""
+    return cast(literal(timedelta(seconds=value)), INTERVAL)
+
+
+def read(session: Session, workflow_id: UUID) -> Seen | None:
+    """The workflow as it is now, or None if there is none."""
+    row = session.execute(select(*_SEEN).where(W.c.id == workflow_id)).one_or_none()
+    return Seen(**row._mapping) if row else None
+
+
+def take(session: Session, workflow_id: UUID, *, state: str, worker: UUID, lease: float) -> Seen | None:
+    """Hold a free and due workflow in `state` for `lease` seconds. None: nothing to take (doubled, late, forged)."""
+    statement = (
+        update(W)
+        .where(W.c.id == workflow_id, W.c.state == state, W.c.worker.is_(None), W.c.due_at <= NOW)
+        .values(worker=worker, fence=W.c.fence + 1, wake_at=NOW + seconds(lease))
+        .returning(*_SEEN)
+    )
+    row = session.execute(statement).one_or_none()
+    return Seen(**row._mapping) if row else None
+
+
+def renew(session: Session, seen: Seen, *, lease: float) -> bool:
+    """Keep holding for another `lease` seconds."""
+    return _write(session, seen, wake_at=NOW + seconds(lease))
+
+
+def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: float, undoing: bool) -> bool:
+    """Record that a call with effects follows. False also when a cancel or withdrawal is asked for, unless undoing."""
+    stamped = type_coerce(dict(intent), JSONB).concat(func.jsonb_build_object(literal("at", Text), NOW))
+    guard = () if undoing else (W.c.asked.is_(None),)
+    return _write(session, seen, *guard, intent=stamped, in_doubt=True, wake_at=NOW + seconds(lease))
+
+
+def progress(session: Session, seen: Seen, *, lease: float) -> bool:
+    """A piece of the step is done, or a doubt is cleared; the state and the lease stay."""
+    return _write(
+        session, seen, intent=None, in_doubt=False, attempt=0, crashes=0, wake_at=NOW + seconds(lease)
+    )
+
+
+def settle(session: Session, seen: Seen, *, lease: float) -> bool:
+    """The lost call certainly had no effect: it may be repeated. The attempts used stay used."""
+    return _write(session, seen, intent=None, in_doubt=False, wake_at=NOW + seconds(lease))
+
+
+def later(
+    session: Session, seen: Seen, *, after: float, attempt: int, intent: Mapping[str, Any] | None, in_doubt: bool
+) -> bool:
+    """Let go with a future: due in `after` seconds, at the deadline at the latest, at once where a stop is asked for."""
+    wait = func.least(NOW + seconds(after), W.c.deadline_at)  # a null does not count
+    due = func.greatest(NOW, wait if in_doubt else case((W.c.asked.is_not(None), NOW), else_=wait))
+    return _write(
+        session, seen, worker=None, due_at=due, wake_at=due, attempt=attempt, in_doubt=in_doubt,
+        intent=None if intent is None else dict(intent), crashes=0,
+    )  # fmt: skip
+
+
+def hold(session: Session, seen: Seen, *, after: float) -> bool:
+    """Let go because the line is off: due later, no attempt used, the deadline moved along."""
+    due, deadline = NOW + seconds(after), W.c.deadline_at + seconds(after)
+    return _write(session, seen, worker=None, due_at=due, wake_at=due, deadline_at=deadline)
+
+
+def release(session: Session, seen: Seen, *, after: float) -> bool:
+    """Let go as it stands, intent and doubt included; due in `after` seconds."""
+    return _write(session, seen, worker=None, due_at=NOW + seconds(after), wake_at=NOW + seconds(after))
+
+
+def move(
+    session: Session,
+    seen: Seen,
+    to: str,
+    *,
+    actor: str,
+    reason: str = "",
+    holder: bool = True,
+    lead: float = 0,
+    deadline: float | None = None,
+    **values: Any,
+) -> bool:
+    """The one writer of state: check the table of moves, update guarded, record history in the same transaction.
+
+    Frees the lease. An unfinished target is due at once and looked at in `lead` seconds (its message is on the way); a
+    finished one has no time to look again, and gives up its slot where the state says so. `deadline`: anew, in seconds.
+    """
+    machine = states.MACHINES[seen.kind]
+    if not machine.allows(seen.state, to):
+        raise errors.IllegalMove(f"{seen.kind}: {seen.state} -> {to}")
+    finished = machine.is_finished(to)
+    values |= {"due_at": None, "wake_at": None, "finished_at": NOW} if finished else {
+        "due_at": NOW, "wake_at": NOW + seconds(lead), "finished_at": None,
+    }  # fmt: skip
+    if machine.is_free(to):
+        values["slot"] = None
+    if deadline is not None:
+        values["deadline_at"] = NOW + seconds(deadline)
+    guard = () if holder else (W.c.in_doubt == seen.in_doubt,)
+    fence = seen.fence if holder else seen.fence + 1
+    if not _write(session, seen, *guard, state=to, fence=fence, worker=None, updated_at=NOW, **values):
+        return False
+    session.execute(insert(Move).values(workflow_id=seen.id, of=seen.state, to=to, actor=actor, reason=reason))
+    return True
+
+
+def ask(session: Session, seen: Seen, what: str) -> bool:
+    """Ask the holder to start no further step (`cancel`, `withdraw`). Guarded like any write without the lease."""
+    return _write(session, seen, W.c.in_doubt == seen.in_doubt, asked=what)
+
+
+def save(session: Session, table: type[Workflow], workflow_id: UUID, values: Mapping[str, Any]) -> None:
+    """Store columns of a line's own row; the guarded write of the same transaction has proved the right to."""
+    if values:
+        own: SqlTable = table.__table__  # type: ignore[assignment]
+        session.execute(update(own).where(own.c.id == workflow_id).values(**values))
+
+
+def add_event(session: Session, workflow_id: UUID, reason: str, *, actor: str) -> None:
+    """An entry of the timeline that changes no state."""
+    session.execute(insert(Move).values(workflow_id=workflow_id, actor=actor, reason=reason))
+
+
+def add_calls(session: Session, seen: Seen, step: str, verb: str, calls: Sequence[steps.Call]) -> None:
+    """Keep upstream calls for the timeline, whoever holds the workflow by now."""
+    if calls:
+        common = {"workflow_id": seen.id, "step": step, "verb": verb, "attempt": seen.attempt + 1}
+        session.execute(insert(Call), [{**common, **vars(call)} for call in calls])
+
+
+def now(session: Session) -> datetime:
+    """Postgres's clock."""
+    moment: datetime = session.execute(select(NOW)).scalar_one()
+    return moment
+
+
+def _write(session: Session, seen: Seen, *guard: ColumnElement[bool], **values: Any) -> bool:
+    statement = update(W).where(
+        and_(W.c.id == seen.id, W.c.state == seen.state, W.c.fence == seen.fence, *guard)
+    )
+    return session.execute(statement.values(**values)).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+
+
+def timeline(session: Session, workflow_id: UUID) -> Iterable[Mapping[str, Any]]:
+    """Moves and calls of a workflow in the order in which they happened."""
+    moves = session.execute(select(Move).where(Move.workflow_id == workflow_id)).scalars()
+    calls = session.execute(select(Call).where(Call.workflow_id == workflow_id)).scalars()
+    return sorted([_shown(row) for row in (*moves, *calls)], key=lambda entry: entry["at"])
+
+
+def _shown(row: Move | Call) -> dict[str, Any]:
+    if isinstance(row, Move):
+        what = f"{row.of} -> {row.to}" if row.of else row.to or row.reason
+        return {"at": row.at, "what": what, "actor": row.actor, "detail": row.reason}
+    answer = row.status if row.status is not None else "no answer"
+    detail = f"{row.method} {row.path}: {answer}, {row.outcome}, {row.milliseconds} ms"
+    return {"at": row.at, "what": f"{row.step} {row.verb}", "actor": row.upstream, "detail": detail}

@@ -1,0 +1,95 @@
+"""The rate limit of an upstream, and how long it asked to be left alone.
+
+Shared by all workers through Redis; without Redis each process keeps to the limit by itself. A fifth of the limit is
+kept for calls somebody waits for: other calls stay within the rest.
+"""
+
+import contextlib
+import random
+import threading
+import time
+
+import limits
+import redis
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from app import errors, metrics, steps
+from app.upstreams.shared import PREFIX, Shared
+
+_SHORT = 2.0
+_LOOK_SECONDS = 0.2
+
+
+class Limiter:
+    """`pass_through` before a call; `close` when the upstream says to wait. `per_minute` 0 sets no limit of our own."""
+
+    def __init__(self, name: str, per_minute: int, shared: Shared) -> None:
+        self._name = name
+        self._shared = shared
+        self._all = limits.RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._rest = limits.RateLimitItemPerMinute(per_minute - per_minute // 5) if per_minute else None
+        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._common = MovingWindowRateLimiter(_storage(shared))
+        self._closed_key = f"{PREFIX}closed:{name}"
+        self._closed_until = 0.0
+        self._look_again = 0.0
+        self._lock = threading.Lock()
+
+    def pass_through(self, work: steps.Work) -> None:
+        """Take one call from the limit, waiting up to 2 s for it. Raises NotSent where the wait would be longer."""
+        give_up = time.monotonic() + _SHORT
+        while (wait := self._wait(work.urgent)) > 0:
+            if time.monotonic() + wait > give_up:
+                metrics.upstream_not_sent.labels(self._name, "limiter").inc()
+                raise errors.NotSent("limiter", after=wait + random.uniform(0, 0.5))
+            work.renew()
+            time.sleep(wait)
+            work.renew()
+
+    def close(self, seconds: float) -> None:
+        """Let no call through for so long; other processes notice within 0.2 s."""
+        until = time.time() + seconds
+        with self._lock:
+            self._closed_until = max(self._closed_until, until)
+        with contextlib.suppress(redis.RedisError):
+            self._shared.ask(lambda client: client.set(self._closed_key, until, px=max(1, int(seconds * 1000))))
+
+    def _wait(self, urgent: bool) -> float:
+        """Seconds to wait; 0 when one call was taken."""
+        closed = self._closed()
+        if closed > 0 or self._all is None:
+            return max(closed, 0.0)
+        try:
+            return self._shared.ask(lambda _: self._take(self._common, urgent))
+        except redis.RedisError:
+            return self._take(self._own, urgent)
+
+    def _closed(self) -> float:
+        """Seconds for which the upstream asked to be left alone, as last heard."""
+        if time.monotonic() >= self._look_again:
+            with contextlib.suppress(redis.RedisError):
+                self._closed_until = self._shared.ask(lambda client: float(client.get(self._closed_key) or 0))
+            self._look_again = time.monotonic() + _LOOK_SECONDS
+        return self._closed_until - time.time()
+
+    def _take(self, window: MovingWindowRateLimiter, urgent: bool) -> float:
+        """As `_wait`, of this window. A call that is not urgent takes from the rest and from all."""
+        if self._all is None or self._rest is None:
+            return 0.0
+        if not urgent:
+            if not window.test(self._all, self._name):
+                return _until_free(window, self._all, self._name)
+            if not window.hit(self._rest, self._name, "rest"):
+                return _until_free(window, self._rest, self._name, "rest")
+        return 0.0 if window.hit(self._all, self._name) else _until_free(window, self._all, self._name)
+
+
+def _until_free(window: MovingWindowRateLimiter, item: limits.RateLimitItem, *names: str) -> float:
+    return max(window.get_window_stats(item, *names).reset_time - time.time(), 0.05)
+
+
+def _storage(shared: Shared) -> MemoryStorage | RedisStorage:
+    if shared.pool is None:
+        return MemoryStorage()
+    return RedisStorage("redis://", connection_pool=shared.pool, key_prefix=f"{PREFIX}limit")

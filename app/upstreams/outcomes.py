@@ -1,0 +1,95 @@
+"""The one place that says what a lost connection, a status or an odd answer means (contract 5.1).
+
+After a call with effects whose answer was lost or not understood the outcome is `Unknown`, after a safe one `Retry`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app import steps
+from app.upstreams import wire
+from app.upstreams.answers import SHOWN_LENGTH, Answer, asked_wait, said
+
+_KEPT = frozenset({400, 403, 404, 409, 422})
+_NOT_UNDERSTOOD = "The answer could not be understood."
+
+
+class NotUnderstood(Exception):
+    """Raised by the reader of an answer that should be a success but lacks what is needed."""
+
+
+class Failed(steps.Ended):
+    """A call that did not succeed. `kind`: timeout, connection, http or empty_response."""
+
+    def __init__(self, outcome: steps.Outcome, *, upstream: str, kind: str, status: int | None, said: tuple[str, str]):
+        super().__init__(outcome, status=status, message=said[0], code=said[1])
+        self.upstream = upstream
+        self.kind = kind
+
+    @property
+    def word(self) -> str:
+        """The outcome as the timeline and the metrics call it."""
+        return type(self.outcome).__name__.lower()
+
+    def instead(self, outcome: steps.Outcome, *, status: int | None) -> "Failed":
+        """The same failure with another outcome and status."""
+        return Failed(outcome, upstream=self.upstream, kind=self.kind, status=status, said=(self.message, self.code))
+
+
+def failure(code: str, http_status: int, message: str, *, retryable: bool = True) -> steps.Failure:
+    return steps.Failure(code=code, http_status=http_status, message=message[:SHOWN_LENGTH], retryable=retryable)
+
+
+def of_status(answer: Answer, message: str, safe: bool) -> steps.Outcome:
+    """What a status other than 2xx means."""
+    status = answer.status
+    if status == 429:
+        return steps.Retry(failure=failure("rate-limited", 429, message), free=True, after=asked_wait(answer.headers))
+    if 400 <= status < 500 and status != 408:
+        shown = status if status in _KEPT else 502
+        return steps.Rejected(failure=failure("rejected", shown, message, retryable=False))
+    silent = status in (408, 504)
+    what = failure("upstream-timeout", 504, message) if silent else failure("upstream-unavailable", 502, message)
+    return _unless(safe, what)
+
+
+def _own_status(answer: Answer) -> int:
+    return answer.status
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands."""
+
+    of_status: Callable[[Answer, str, bool], steps.Outcome] = of_status
+    status: Callable[[Answer], int] = _own_status
+
+
+def lost(upstream: str, flight: wire.Flight, safe: bool) -> Failed:
+    """A call without an answer. What was never sent can simply be repeated."""
+    if flight.sent and flight.late:
+        kind, what = "timeout", failure("upstream-timeout", 504, "No answer in time.")
+    else:
+        message = "The connection broke before an answer came." if flight.sent else "No connection."
+        kind, what = "connection", failure("upstream-unavailable", 502, message)
+    ending = _unless(safe or not flight.sent, what)
+    return Failed(ending, upstream=upstream, kind=kind, status=None, said=(what.message, ""))
+
+
+def refused(upstream: str, answer: Answer, reading: Reading, safe: bool) -> Failed:
+    """An answer that is no success."""
+    words = said(answer)
+    kind = "timeout" if answer.status in (408, 504) else "http"
+    ending = reading.of_status(answer, words[0], safe)
+    return Failed(ending, upstream=upstream, kind=kind, status=answer.status, said=words)
+
+
+def malformed(upstream: str, status: int | None, message: str, safe: bool) -> Failed:
+    """A success that lacks what a success must have."""
+    what = failure("malformed-answer", 502, message or _NOT_UNDERSTOOD)
+    ending = _unless(safe, what)
+    return Failed(ending, upstream=upstream, kind="empty_response", status=status, said=(what.message, ""))
+
+
+def _unless(harmless: bool, what: steps.Failure) -> steps.Outcome:
+    return steps.Retry(failure=what) if harmless else steps.Unknown(failure=what)

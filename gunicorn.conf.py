@@ -1,0 +1,21 @@
+"""How gunicorn serves the API: a few processes with many threads, for requests wait on the database or on a claim."""
+
+import os
+from typing import Any
+
+from prometheus_client import multiprocess
+
+bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - HOST narrows it
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = int(os.environ.get("WEB_THREADS", "32"))
+timeout = 60
+graceful_timeout = 30  # above the longest wait that `Prefer: wait` allows
+keepalive = 75  # above the idle time of usual load balancers, which otherwise hit connections being closed
+control_socket_disable = True  # it would lie in the home folder, shared by every gunicorn of this user
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take a dead process's gauges out of the sum."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        multiprocess.mark_process_dead(worker.pid)

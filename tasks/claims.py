@@ -1,0 +1,10 @@
+"""The steps of a travel claim as Celery tasks, in the order in which they are chained."""
+
+from tasks.steps import step
+
+authorize = step("claim", "claims.authorize")
+find_appointment = step("claim", "claims.find_appointment")
+create_claim = step("claim", "claims.create_claim")
+add_expenses = step("claim", "claims.add_expenses")
+submit_claim = step("claim", "claims.submit_claim")
+rollback = step("claim", "claims.rollback")

@@ -1,0 +1,67 @@
+"""Bodies and rows that the tests of the API begin with."""
+
+from typing import Any
+
+from sqlalchemy import text
+
+from app import db, states
+
+ICN = "1012667122V019349"
+
+
+def claim(**changes: Any) -> dict[str, Any]:
+    """A good body; `...` as a value takes the member away."""
+    body = {"icn": ICN, "appointment": {"dateTime": "2026-03-02T10:00:00", "stationNumber": "983GC"}, **changes}
+    return {name: value for name, value in body.items() if value is not ...}
+
+
+def everything() -> dict[str, Any]:
+    """Expenses of every type."""
+    cost = {"costRequested": 12.5}
+    return {
+        "expenses": [
+            {"type": "mileage"},
+            {"type": "parking", "costRequested": 12.50, "description": "Garage"},
+            {"type": "toll", **cost, "receipt": receipt()},
+            {"type": "other", **cost, "dateIncurred": "2026-03-01"},
+            {"type": "meal", **cost, "vendorName": " Diner "},
+            {"type": "lodging", **cost, "vendor": "Inn", "checkInDate": "2026-03-01", "checkOutDate": "2026-03-02"},
+            {"type": "commoncarrier", **cost, "carrierType": "Bus", "reasonNotUsingPOV": "medically_indicated"},
+            {"type": "airtravel", **cost, **flight()},
+        ]
+    }
+
+
+def flight(**changes: Any) -> dict[str, Any]:
+    """The fields of air travel."""
+    trip = {
+        "vendorName": "Air",
+        "tripType": "RoundTrip",
+        "departedFrom": "Denver",
+        "arrivedTo": "Cheyenne",
+        "departureDate": "2026-03-01",
+        "returnDate": "2026-03-03",
+        **changes,
+    }
+    return {name: value for name, value in trip.items() if value is not ...}
+
+
+def receipt(**changes: Any) -> dict[str, Any]:
+    """A small receipt."""
+    return {"contentType": "application/pdf", "fileName": "receipt.pdf", "fileData": "JVBERi0=", **changes}
+
+
+def put_into(claim_id: str, state: str, **columns: Any) -> None:
+    """Set a claim's state directly, as the engine would leave the row."""
+    finished, free = states.CLAIM.is_finished(state), states.CLAIM.is_free(state)
+    more = "".join(f", {name} = :{name}" for name in columns)
+    with db.transaction() as session:
+        session.execute(
+            text(
+                "UPDATE workflows SET state = :state, updated_at = clock_timestamp(),"
+                " due_at = CASE WHEN :finished THEN NULL ELSE clock_timestamp() END,"
+                " wake_at = CASE WHEN :finished THEN NULL ELSE clock_timestamp() END,"
+                f" slot = CASE WHEN :free THEN NULL ELSE slot END{more} WHERE id = :id"  # noqa: S608 - names of columns
+            ),
+            {"state": state, "finished": finished, "free": free, "id": claim_id, **columns},
+        )
