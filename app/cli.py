@@ -62,7 +62,9 @@ def clients_group() -> None:
 
 @clients_group.command("add")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(list(clients.SCOPES)), help="Repeatable.")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, type=click.Choice(list(clients.SCOPES)), help="Repeatable."
+)
 @click.option("--product", type=click.Choice(["pci", "oh"]), help="Needed for travel claims.")
 def add_client(name: str, scopes: tuple[str, ...], product: str | None) -> None:
     """Add a client; its key is printed once, alone on stdout."""
@@ -88,7 +90,7 @@ def list_clients() -> None:
         for client, toggles_of in clients.every(session):
             shown = " ".join(f"{name}:{'on' if on else 'off'}" for name, on in toggles_of.items())
             table.add_row(client.name, " ".join(client.scopes), client.product or "-", shown)
-    Console().print(table)
+    _print(table)
 
 
 @main.group()
@@ -120,10 +122,17 @@ def show(workflow_id: UUID, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": str(seen.id), "kind": seen.kind, "state": seen.state, "timeline": entries}))
         return
-    table = Table("at", "what", "who", "detail", title=f"{seen.kind} {seen.id}: {seen.state}")
+    click.echo(f"{seen.kind} {seen.id}: {seen.state}")
+    table = Table("at", "what", "who", "detail", box=None, pad_edge=False)
     for entry in entries:
         table.add_row(entry["at"][11:23], entry["what"], entry["actor"], entry["detail"])
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """As wide as the terminal, or, into a file or pipe, as wide as its lines are."""
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=200).print(table)
 
 
 @main.command()

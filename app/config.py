@@ -72,6 +72,19 @@ def _versions(text: object) -> object:
     return {**TRAVEL_PAY_VERSIONS, **given}
 
 
+def _api_key(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(rf".+-{_UUID}-{_UUID}", key.get_secret_value()):
+        raise ValueError("must be name-<service uuid>-<secret uuid>")
+    return key
+
+
+def _callback_tokens(token: SecretStr) -> SecretStr:
+    tokens = token.get_secret_value().split(",")
+    if not 1 <= len(tokens) <= 2 or any(len(one.strip()) < 32 for one in tokens):
+        raise ValueError("must be one token, or two separated by a comma, of 32 characters at least")
+    return token
+
+
 def _delete_path(path: str) -> str:
     if path and "{claimId}" not in path:
         raise ValueError("must hold {claimId}")
@@ -167,7 +180,7 @@ class Notify(_Group):
     model_config = SettingsConfigDict(env_prefix="NOTIFY_")
 
     url: Origin
-    api_key: Annotated[SecretStr, AfterValidator(lambda key: _api_key(key))]
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)]
     sms_sender_id_pci: Uuid | None = None
     sms_sender_id_oh: Uuid | None = None
     template_pci_success: Uuid | None = None
@@ -184,7 +197,7 @@ class Notify(_Group):
     backoff_seconds: Seconds = 30
     deadline_seconds: Seconds = 86_400
     settle_seconds: Seconds = 60
-    callback_token: Annotated[SecretStr, AfterValidator(lambda token: _callback_tokens(token))]
+    callback_token: Annotated[SecretStr, AfterValidator(_callback_tokens)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -205,19 +218,6 @@ class Notify(_Group):
         if not value:
             raise errors.BadSettings(f"NOTIFY_{name.upper()} is missing, but a client has the product {product}")
         return str(value)
-
-
-def _api_key(key: SecretStr) -> SecretStr:
-    if not re.fullmatch(rf".+-{_UUID}-{_UUID}", key.get_secret_value()):
-        raise ValueError("must be name-<service uuid>-<secret uuid>")
-    return key
-
-
-def _callback_tokens(token: SecretStr) -> SecretStr:
-    tokens = token.get_secret_value().split(",")
-    if not 1 <= len(tokens) <= 2 or any(len(one.strip()) < 32 for one in tokens):
-        raise ValueError("must be one token, or two separated by a comma, of 32 characters at least")
-    return token
 
 
 class Settings(_Group):

@@ -6,19 +6,20 @@ row for long. Nothing connects at import.
 
 import functools
 import logging
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import config
 
-__all__ = ["Session", "after_commit", "engine", "persistent", "transaction", "unreachable"]
+__all__ = ["Session", "after_commit", "engine", "persistent", "statements", "transaction", "unreachable"]
 _SESSION = "-c idle_in_transaction_session_timeout=5000 -c lock_timeout=5000 -c timezone=UTC"
 _AFTER_COMMIT = "after_commit"
 _PERSIST_SECONDS = 10.0
@@ -32,12 +33,12 @@ def engine() -> Engine:
     settings = config.settings()
     threads = max(settings.worker_concurrency, settings.web_threads)
     url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
-    return create_engine(
+    made = create_engine(
         url,
         pool_size=min(threads, 16),
-        max_overflow=threads,
+        max_overflow=2 * threads,  # a worker that runs due work for want of a broker has twice its threads
         pool_timeout=5,
-        pool_pre_ping=True,
+        hide_parameters=True,  # they hold personal data, and errors are logged
         pool_recycle=1800,
         connect_args={
             "connect_timeout": 3,
@@ -49,6 +50,35 @@ def engine() -> Engine:
             "tcp_user_timeout": 10_000,
         },
     )
+    event.listen(made, "checkout", _drop_if_dead)
+    return made
+
+
+def _drop_if_dead(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Do not hand out a connection that the server has closed: its socket has something to read, which is the end.
+
+    Costs no round trip while all is well, unlike a ping before each use.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except connection.Error as error:
+            raise DisconnectionError from error
+
+
+@functools.cache
+def _autocommitting() -> Engine:
+    return engine().execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def statements() -> Iterator[Session]:
+    """Statements that are each a transaction of their own: one round trip for a single guarded write, or for reads."""
+    with Session(_autocommitting(), expire_on_commit=False) as session:
+        yield session
 
 
 @contextmanager

@@ -16,7 +16,7 @@ class Finding:
 
 
 def run() -> list[Finding]:
-    """All findings, in the order in which to mend them; later ones are left out where an earlier one stands in the way."""
+    """All findings in the order in which to mend them; what an earlier one stands in the way of is left out."""
     settings = _settings()
     if not settings.ok:
         return [settings]

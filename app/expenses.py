@@ -125,7 +125,10 @@ class Receipt(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A field of one type, by its name in requests and on the wire. Without a default it is required."""
+    """A field of one type, by its name in requests and on the wire. Without a default it is required.
+
+    A kind with the default None allows None itself, and may say when it does not.
+    """
 
     kind: Any
     default: Any = ...
@@ -133,7 +136,7 @@ class Field:
     @property
     def annotation(self) -> Any:
         """`null` may stand where the field may be absent."""
-        return self.kind if self.default is ... else self.kind | None
+        return self.kind if self.default in {..., None} else self.kind | None
 
 
 @dataclass(frozen=True, kw_only=True)

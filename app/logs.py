@@ -32,7 +32,7 @@ _SECRET = re.compile(
     """,
     re.VERBOSE,
 )
-_IDS = frozenset({"event", "level", "logger", "timestamp", "correlation_id", "workflow", "claim", "worker", "release"})
+_IDS = frozenset({"level", "logger", "timestamp", "correlation_id", "workflow", "claim", "worker", "release"})
 _QUIET = ("urllib3", "requests", "sqlalchemy", "kombu", "amqp", "limits")
 _OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "celery", "celery.task", "celery.redirected", "werkzeug")
 
@@ -78,21 +78,20 @@ def configure(level: str = "INFO") -> None:
     root.setLevel(level)
     _tame_libraries()
     logging.captureWarnings(True)
-    structlog.configure(
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module. Until `configure` its records go where the standard library sends them."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
             *_common(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
-
-
-def get(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; `configure` may come later."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 

@@ -22,7 +22,7 @@ MOST_WAITING = 1_000  # messages per queue; the rest stays in Postgres
 GIVE_UP_SECONDS = 0.2
 _AWAY_SECONDS = 1.0  # after a failure, do not try again for so long: a caller must not wait 0.2 s each time
 
-_away_until = 0.0
+_away = {"until": 0.0}  # by the monotonic clock
 
 
 @functools.cache
@@ -57,8 +57,7 @@ def celery() -> Celery:
 
 def send(tasks: Sequence[str], workflow_id: UUID, *, priority: int) -> None:
     """Enqueue the chain of these tasks, by name, for one workflow. Raises BrokerAway, at once while it is known."""
-    global _away_until
-    if time.monotonic() < _away_until:
+    if time.monotonic() < _away["until"]:
         raise errors.BrokerAway("the broker was away a moment ago")
     links = [
         signature(name, args=(str(workflow_id),), immutable=True, queue=QUEUES[priority], app=celery())
@@ -67,7 +66,7 @@ def send(tasks: Sequence[str], workflow_id: UUID, *, priority: int) -> None:
     try:
         chain(*links, app=celery()).apply_async(retry=False)
     except (OperationalError, redis.RedisError, OSError) as error:
-        _away_until = time.monotonic() + _AWAY_SECONDS
+        _away["until"] = time.monotonic() + _AWAY_SECONDS
         raise errors.BrokerAway(type(error).__name__) from error
 
 

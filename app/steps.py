@@ -126,7 +126,7 @@ class Work(Protocol):
 Verb = Callable[[R, Work], Outcome]
 
 
-def _complete(record: Any) -> bool:
+def _complete(_record: Any) -> bool:
     return True
 
 

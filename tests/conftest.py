@@ -1,16 +1,23 @@
-"""What all tests share: a Postgres, a Redis and the sandbox of their own, settings, and empty tables before each test."""
+"""What all tests share: a Postgres, a Redis, the sandbox, settings, and empty tables before each test."""
 
 import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import text
 
+from app import config, db
+from app.flows import worker
+from app.models.orm import Table
 from local import services
 from sandbox import Sandbox
 
-KEYS = {name: base64.b64encode(name.encode().ljust(32, b".")).decode() for name in ("DATA_KEYS", "HASH_KEY", "SECRET_KEY")}
+KEYS = {
+    name: base64.b64encode(name.encode().ljust(32, b".")).decode() for name in ("DATA_KEYS", "HASH_KEY", "SECRET_KEY")
+}
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +46,10 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def environment(postgres: services.Postgres, redis_server: services.Redis, sandbox: Sandbox) -> Iterator[dict[str, str]]:
+def environment(
+    postgres: services.Postgres, redis_server: services.Redis, sandbox: Sandbox
+) -> Iterator[dict[str, str]]:
     """The environment of a whole installation against the test servers; set for the rest of the session."""
-    from app import config
-
     variables = {
         "DATABASE_URL": postgres.url,
         "REDIS_URL": redis_server.url,
@@ -62,24 +69,16 @@ def environment(postgres: services.Postgres, redis_server: services.Redis, sandb
 @pytest.fixture(scope="session")
 def schema(environment: dict[str, str]) -> None:
     """The schema as the migrations build it."""
-    from alembic import command
-    from alembic.config import Config
-
     command.upgrade(Config(str(Path(__file__).parents[1] / "alembic.ini")), "head")
 
 
 @pytest.fixture
-def database(schema: None) -> Iterator[None]:
+def database(schema: None) -> None:
     """Empty tables; real commits. Worker identity included: this process holds leases as a living worker."""
-    from app import db
-    from app.flows import worker
-    from app.models.orm import Table
-
     names = ", ".join(table.name for table in Table.metadata.sorted_tables)
     with db.transaction() as session:
         session.execute(text(f"TRUNCATE {names} CASCADE"))
     worker.beat()
-    yield
 
 
 @pytest.fixture
@@ -92,7 +91,6 @@ def upstreams(sandbox: Sandbox) -> Sandbox:
 @pytest.fixture
 def set_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Change variables for one test: `set_settings(TRAVEL_PAY_MAX_ATTEMPTS=2)`."""
-    from app import config
 
     def change(**variables: object) -> None:
         for name, value in variables.items():
@@ -102,5 +100,3 @@ def set_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
     yield change
     monkeypatch.undo()
     config.settings.cache_clear()
-
-

@@ -12,7 +12,7 @@ from app import db, errors, logs, metrics
 from app.api import auth, claim_view, headers, idempotency, openapi, problems, waiting
 from app.api.claim_intake import Intake
 from app.api.claim_schema import TravelClaim
-from app.flows import engine
+from app.flows import dispatch
 from app.store import claims
 from app.store.clients import Caller
 
@@ -25,14 +25,17 @@ class ClaimPath(BaseModel):
     id: str = Field(json_schema_extra={"format": "uuid"})
 
 
-@api.post("/travel-claims", responses=openapi.answers(TravelClaim, 200, 201, 202, refused=openapi.POST_REFUSALS))
+@api.post(
+    "/travel-claims",
+    summary="File a claim",
+    description="One claim per visit: while the visit has a claim that is not failed, rolled-back or cancelled, the "
+    "answer is 200 with that one, and nothing of the new body is applied. 201: the caller waited, and it is final.",
+    operation_id="fileClaim",
+    responses=openapi.answers(TravelClaim, 200, 201, 202, refused=openapi.POST_REFUSALS),
+)
 @auth.needs("claims", line="claims", most_bytes=8 * auth.MIB)
 def file_claim(header: openapi.PostHeaders, body: Intake) -> Response:  # noqa: ARG001 - headers stand for the docs
-    """File a claim
-
-    One claim per visit: while the visit has a claim that is not failed, rolled-back or cancelled, the answer is 200
-    with that one, and nothing of the new body is applied.
-    """
+    """The claim is committed, with the stored answer to its Idempotency-Key, before anything is answered."""
     client, wait = auth.caller(), headers.wait()
     with db.transaction() as session:
         claim_id, created = claims.accept(
@@ -53,16 +56,19 @@ def file_claim(header: openapi.PostHeaders, body: Intake) -> Response:  # noqa: 
 def _accepted(claim_id: UUID, client: Caller) -> None:
     metrics.claims_accepted.labels(product=client.product).inc()
     log.info("claims.accepted", line="claims", claim=str(claim_id), product=client.product)
-    engine.dispatch(claim_id)
+    dispatch.enqueue(claim_id)
 
 
-@api.get("/travel-claims/<id>", responses=openapi.answers(TravelClaim, 200, refused=openapi.GET_REFUSALS))
+@api.get(
+    "/travel-claims/<id>",
+    summary="Show a claim",
+    description="Clients see their own claims, operators all.",
+    operation_id="showClaim",
+    responses=openapi.answers(TravelClaim, 200, refused=openapi.GET_REFUSALS),
+)
 @auth.needs("claims", "operator", line="claims")
 def show_claim(path: ClaimPath, header: openapi.GetHeaders) -> Response:  # noqa: ARG001 - headers stand for the docs
-    """Show a claim
-
-    Clients see their own claims, operators all.
-    """
+    """What is no claim of the caller's is not found, whatever else it is."""
     owner = None if auth.acts_as_operator() else auth.caller().id
     with db.transaction() as session:
         shown = claims.view(session, _claim_id(path.id), owner)

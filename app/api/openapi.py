@@ -9,7 +9,7 @@ from flask import Response, send_from_directory
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api import auth, bodies, problems
 from app.api.headers import CORRELATION, IDEMPOTENCY
@@ -37,29 +37,36 @@ _PAGE = """<!doctype html>
 """
 
 
+def _optional(schema: dict[str, Any]) -> None:
+    """A header is absent or a string, never null."""
+    schema.pop("default")
+    schema.pop("title", None)
+
+
 class GetHeaders(BaseModel):
-    """Headers of every route that needs a key."""
+    """Headers of every route that needs a key. For the description only; `app.api.headers` reads them."""
 
-    model_config = ConfigDict(title="Headers")
-
-    correlation_id: str | None = Field(
-        default=None,
+    correlation_id: str = Field(
+        default="",
         alias="X-Correlation-ID",
         pattern=f"^{CORRELATION}$",
+        json_schema_extra=_optional,
         description="Comes back on the answer and goes along to every upstream; made up when absent.",
     )
-    prefer: str | None = Field(
-        default=None,
+    prefer: str = Field(
+        default="",
         alias="Prefer",
+        json_schema_extra=_optional,
         description="wait=N (at most 25): answer when the outcome is final or after N seconds. respond-async: at once.",
     )
 
 
 class PostHeaders(GetHeaders):
-    idempotency_key: str | None = Field(
-        default=None,
+    idempotency_key: str = Field(
+        default="",
         alias="Idempotency-Key",
         pattern=f"^{IDEMPOTENCY}$",
+        json_schema_extra=_optional,
         description="The same key with the same request gets the first answer again, for 24 hours.",
     )
 
@@ -71,6 +78,7 @@ def application() -> OpenAPI:
         info=Info(title="Throughline", version=version("throughline")),
         security_schemes=_SECURITY,
         validation_error_model=problems.Problem,
+        validation_error_status=500,  # every route describes its refusals itself; one that all have adds none to them
         validation_error_callback=problems.refuse_body,
         doc_ui=False,
         static_folder=None,

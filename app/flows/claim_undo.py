@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from app import expenses, states
-from app.flows.claim_steps import settings, speaks
+from app.flows.spoken import settings, speaks
 from app.models.claim import Claim
 from app.steps import Ended, Ok, Outcome, Rejected, Retry, Step, Work
 from app.upstreams import travel_pay_answers as answers

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app import config, metrics, states
 from app.db import Session
-from app.flows import claim_steps, claim_undo, texts
+from app.flows import claim_expenses, claim_steps, claim_undo, texts
 from app.flows.flow import Ending, Flow, Policy, Verdict
 from app.models.claim import Claim
 from app.steps import Failure, Ok, Step
@@ -17,8 +17,6 @@ from app.store import claims, clients, workflows
 
 S = states.Claim
 _MADE_NOTHING_YET = (S.ACCEPTED, S.AUTHORIZED)
-
-
 
 
 def policy() -> Policy:
@@ -122,10 +120,10 @@ STEPS = (
         name="add_expenses",
         of=S.CREATED,
         to=S.EXPENSED,
-        do=claim_steps.add_expense,
-        find=claim_steps.find_expense,
+        do=claim_expenses.add_expense,
+        find=claim_expenses.find_expense,
         undo=claim_undo.delete_expenses,
-        complete=claim_steps.all_expenses_added,
+        complete=claim_expenses.all_expenses_added,
     ),
     Step(
         name="submit_claim",

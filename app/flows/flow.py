@@ -27,7 +27,7 @@ class Policy:
     def wait(self, tries: int) -> float:
         """Capped exponential back-off after so many tries, with 20 % jitter either way."""
         base = min(self.backoff * self.factor ** max(tries - 1, 0), self.backoff_max)
-        return base * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        return base * random.uniform(0.8, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,4 +90,3 @@ class Flow:
 
     def is_undoing(self, state: str) -> bool:
         return state == self.undo_state
-

@@ -13,7 +13,7 @@ import structlog
 
 from app import config, db, errors, metrics, queue
 from app.db import Session
-from app.flows import engine, lines
+from app.flows import dispatch, engine, holding, lines
 from app.steps import Failure
 from app.store import workers, workflows
 from app.store.workflows import Seen
@@ -50,7 +50,7 @@ def _deliver(due: list[Due], *, broker: bool) -> None:
         try:
             if not broker:
                 raise errors.BrokerAway("not reachable")
-            engine.send(kind, state, workflow_id, priority=priority)
+            dispatch.send(kind, state, workflow_id, priority=priority)
         except errors.BrokerAway:
             _run_here([row[0] for row in due[place:]])
             return
@@ -97,14 +97,15 @@ def _poisoned(session: Session, seen: Seen) -> None:
     failure = Failure(code="crashed", http_status=502, message=message)
     record = flow.load(session, seen.id)
     ending = flow.failed(record, failure)
-    columns: dict[str, Any] = {} if flow.is_undoing(seen.state) else {"error": engine.error_object(step.name if step else "", failure)}
+    columns: dict[str, Any] = (
+        {} if flow.is_undoing(seen.state) else {"error": holding.error_object(step.name if step else "", failure)}
+    )
     workflows.move(
-        session, seen, ending.state, actor="sweep", reason="crashed", deadline=ending.deadline, **columns,
+        session, seen, ending.state, actor="sweep", reason="crashed",
+        crashes=0, deadline=ending.deadline, **columns,
         release=config.settings().release,
     )  # fmt: skip
     workflows.save(session, flow.table, seen.id, ending.values)
-    engine.enter(session, flow, record, ending.state)
+    dispatch.follow_up(session, seen.kind, record, ending.state)
     metrics.engine_poisoned.labels(seen.kind).inc()
     log.error("sweep.poisoned", workflow=str(seen.id), kind=seen.kind, in_doubt=seen.in_doubt)
-
-

@@ -59,6 +59,7 @@ def tell(session: Session, claim: Claim, state: str) -> Sequence[UUID]:
         personalisation=personalisation(claim),
         skipped=skipped,
         deadline=line.deadline_seconds if line else 0,
+        lead=config.settings().redispatch_seconds,
     )
     if skipped:
         count(claim.product, chosen, "error" if skipped == "no-phone" else "skipped")

@@ -16,10 +16,11 @@ class LeasedWork:
     `intended` is True once a call with effects has been let through.
     """
 
-    def __init__(self, seen: Seen, step: str, *, lease: float, undoing: bool, last_try: bool) -> None:
+    def __init__(self, seen: Seen, step: str, verb: str, *, lease: float, undoing: bool, last_try: bool) -> None:
         self.correlation_id = seen.correlation_id
         self.urgent = seen.priority == 0
         self.last_try = last_try
+        self.verb = verb
         self.intended = False
         self.calls: list[steps.Call] = []
         self._seen, self._step, self._lease, self._undoing = seen, step, lease, undoing
@@ -28,7 +29,7 @@ class LeasedWork:
     def intend(self, index: int = 0) -> None:
         begun = _boottime()
         intent = {"step": self._step, "index": index, "verb": "do"}
-        with db.transaction() as session:
+        with db.statements() as session:
             stored = workflows.intend(session, self._seen, intent, lease=self._lease, undoing=self._undoing)
             if not stored:
                 self._refused(workflows.read(session, self._seen.id))
@@ -45,7 +46,7 @@ class LeasedWork:
     def renew(self) -> None:
         if _boottime() - self._renewed < _RENEW_EVERY_SECONDS:
             return
-        with db.transaction() as session:
+        with db.statements() as session:
             if not workflows.renew(session, self._seen, lease=self._lease):
                 raise errors.LeaseLost(str(self._seen.id))
         self._renewed = _boottime()
@@ -61,5 +62,3 @@ class LeasedWork:
 def _boottime() -> float:
     """Seconds that go on counting while the machine is suspended and the process is stopped."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-

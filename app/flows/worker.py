@@ -38,7 +38,7 @@ def stopping() -> bool:
 
 def beat() -> None:
     """One heartbeat."""
-    with db.transaction() as session:
+    with db.statements() as session:
         workers.beat(
             session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=config.settings().release
         )
@@ -69,9 +69,9 @@ def _every(seconds: float, action: Callable[[], None], name: str, *, until: thre
                 action()
             except Exception as error:
                 if db.unreachable(error):
-                    log.warning(f"worker.{name}-failed", reason="Postgres cannot be reached")
+                    log.warning("worker.postgres-away", thread=name)
                 else:
-                    log.exception(f"worker.{name}-failed")
+                    log.exception("worker.thread-failed", thread=name)
             until.wait(max(seconds - (time.monotonic() - begun), 0.05))
 
     thread = threading.Thread(target=loop, name=name, daemon=True)

@@ -55,5 +55,3 @@ class IdempotencyKey(Table):
     created_at: Mapped[NewStamp]
 
     __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
-
-

@@ -87,7 +87,8 @@ def _insert_workflow(
         "client_id": client_id,
         "correlation_id": correlation_id,
         "priority": 0 if waiting else 1,
-        **dict.fromkeys(("due_at", "wake_at", "created_at", "updated_at"), _BEGUN),
+        **dict.fromkeys(("due_at", "created_at", "updated_at"), _BEGUN),
+        "wake_at": _BEGUN + seconds(config.settings().redispatch_seconds),  # its message is on the way
         "deadline_at": _BEGUN + seconds(deadline),
     }
     statement = insert_or_not(_W).values(**values).on_conflict_do_nothing(index_elements=["slot"])

@@ -34,14 +34,18 @@ def begin(
     personalisation: Mapping[str, str],
     skipped: str | None,
     deadline: float,
+    lead: float,
 ) -> UUID:
-    """Begin the text of a claim's outcome, or (`skipped`: why) record that none is sent. Returns its id."""
+    """Begin the text of a claim's outcome, or (`skipped`: why) record that none is sent. Returns its id.
+
+    `deadline` and `lead` (until the sweep looks, for its message is on the way) in seconds.
+    """
     text_id = new_id()
     state = states.Notification.SKIPPED if skipped else states.Notification.PENDING
     when = (
         {"due_at": null(), "wake_at": null(), "finished_at": NOW}
         if skipped
-        else {"due_at": NOW, "wake_at": NOW, "deadline_at": NOW + seconds(deadline)}
+        else {"due_at": NOW, "wake_at": NOW + seconds(lead), "deadline_at": NOW + seconds(deadline)}
     )
     row = Notification(
         id=text_id,

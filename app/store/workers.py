@@ -46,7 +46,8 @@ def take_away(session: Session, *, dead: float, limit: int = 500) -> list[tuple[
             worker=None,
             fence=W.c.fence + 1,
             wake_at=NOW,
-            crashes=W.c.crashes + W.c.id.in_([id for id, gone in dead_rows.items() if gone]).cast(W.c.crashes.type),
+            crashes=W.c.crashes
+            + W.c.id.in_([row_id for row_id, gone in dead_rows.items() if gone]).cast(W.c.crashes.type),
         )
         .returning(*_SEEN)
     )

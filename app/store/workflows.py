@@ -84,9 +84,7 @@ def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: fl
 
 def progress(session: Session, seen: Seen, *, lease: float) -> bool:
     """A piece of the step is done, or a doubt is cleared; the state and the lease stay."""
-    return _write(
-        session, seen, intent=None, in_doubt=False, attempt=0, crashes=0, wake_at=NOW + seconds(lease)
-    )
+    return _write(session, seen, intent=None, in_doubt=False, attempt=0, crashes=0, wake_at=NOW + seconds(lease))
 
 
 def settle(session: Session, seen: Seen, *, lease: float) -> bool:
@@ -94,16 +92,15 @@ def settle(session: Session, seen: Seen, *, lease: float) -> bool:
     return _write(session, seen, intent=None, in_doubt=False, wake_at=NOW + seconds(lease))
 
 
-def later(
-    session: Session, seen: Seen, *, after: float, attempt: int, intent: Mapping[str, Any] | None, in_doubt: bool
-) -> bool:
-    """Let go with a future: due in `after` seconds, at the deadline at the latest, at once where a stop is asked for."""
+def later(session: Session, seen: Seen, *, after: float, attempt: int, intent: Mapping[str, Any] | None) -> bool:
+    """Let go with a future: due in `after` seconds, at the deadline at the latest, at once where a stop is asked for.
+
+    With an intent the row stays in doubt, and its find comes first.
+    """
     wait = func.least(NOW + seconds(after), W.c.deadline_at)  # a null does not count
-    due = func.greatest(NOW, wait if in_doubt else case((W.c.asked.is_not(None), NOW), else_=wait))
-    return _write(
-        session, seen, worker=None, due_at=due, wake_at=due, attempt=attempt, in_doubt=in_doubt,
-        intent=None if intent is None else dict(intent), crashes=0,
-    )  # fmt: skip
+    due = func.greatest(NOW, wait if intent else case((W.c.asked.is_not(None), NOW), else_=wait))
+    kept = {"intent": dict(intent) if intent else None, "in_doubt": bool(intent)}
+    return _write(session, seen, worker=None, due_at=due, wake_at=due, attempt=attempt, crashes=0, **kept)
 
 
 def hold(session: Session, seen: Seen, *, after: float) -> bool:
@@ -184,9 +181,7 @@ def now(session: Session) -> datetime:
 
 
 def _write(session: Session, seen: Seen, *guard: ColumnElement[bool], **values: Any) -> bool:
-    statement = update(W).where(
-        and_(W.c.id == seen.id, W.c.state == seen.state, W.c.fence == seen.fence, *guard)
-    )
+    statement = update(W).where(and_(W.c.id == seen.id, W.c.state == seen.state, W.c.fence == seen.fence, *guard))
     return session.execute(statement.values(**values)).rowcount == 1  # type: ignore[attr-defined,no-any-return]
 
 

@@ -68,6 +68,7 @@ class _End:
     status: int | None
     milliseconds: int
     message: str = ""
+    error_class: str | None = None
 
     @property
     def alarming(self) -> bool:
@@ -117,8 +118,7 @@ class Upstream:
         try:
             value, status = self._conclude(request, flight, understand)
         except outcomes.Failed as failed:
-            end = _End(word=failed.word, status=failed.status, milliseconds=milliseconds, message=failed.message)
-            self._account(work, request, end)
+            self._account(work, request, _failed_end(failed, milliseconds))
             raise
         self._account(work, request, _End(word="ok", status=status, milliseconds=milliseconds))
         return value
@@ -145,7 +145,7 @@ class Upstream:
 
     def _conclude(self, request: Request, flight: wire.Flight, understand: Callable[[Answer], T]) -> tuple[T, int]:
         if flight.answer is None:
-            raise outcomes.lost(self.name, flight, request.safe) from flight.fault
+            raise outcomes.lost(flight, request.safe) from flight.fault
         answer = _answer(flight.answer)
         status = self._reading.status(answer)
         if status != answer.status:
@@ -153,31 +153,22 @@ class Upstream:
         if status == 429:
             self._limiter.close(asked_wait(answer.headers))
         if not 200 <= status < 300:
-            raise outcomes.refused(self.name, answer, self._reading, request.safe)
+            raise outcomes.refused(answer, self._reading, request.safe)
         if minute_used_up(answer.headers):
             self._limiter.close(asked_wait(answer.headers))
         try:
             return understand(answer), status
         except outcomes.NotUnderstood as error:
-            raise outcomes.malformed(self.name, status, str(error), request.safe) from error
+            raise outcomes.malformed(status, str(error), request.safe) from error
 
     def _account(self, work: steps.Work, request: Request, end: _End) -> None:
         if end.alarming:
             self._breaker.failed()
         elif end.status != 429:
             self._breaker.succeeded()
-        seconds = end.milliseconds / 1000
         metrics.upstream_calls.labels(self.name, request.call, end.word).inc()
-        metrics.upstream_call_seconds.labels(self.name, request.call).observe(seconds)
-        _log.log(
-            logging.DEBUG if end.word == "ok" else logging.INFO,
-            "upstream.call",
-            upstream=self.name,
-            call=request.call,
-            outcome=end.word,
-            http_status=end.status,
-            seconds=seconds,
-        )
+        metrics.upstream_call_seconds.labels(self.name, request.call).observe(end.milliseconds / 1000)
+        self._log(request, end)
         work.note(
             steps.Call(
                 upstream=self.name,
@@ -191,6 +182,19 @@ class Upstream:
             )
         )
 
+    def _log(self, request: Request, end: _End) -> None:
+        _log.log(
+            logging.DEBUG if end.word == "ok" else logging.INFO,
+            "upstream.call",
+            upstream=self.name,
+            call=request.call,
+            outcome=end.word,
+            http_status=end.status,
+            seconds=end.milliseconds / 1000,
+            error_class=end.error_class,
+            **({"upstream_text": end.message} if self._reading.logged else {}),
+        )
+
     def _prepare(self, work: steps.Work, request: Request) -> requests.PreparedRequest:
         headers = {"X-Correlation-ID": work.correlation_id, **request.headers}
         body: bytes | Mapping[str, str] | None = request.form
@@ -200,6 +204,16 @@ class Upstream:
         url = f"{self._base}/{request.path}"
         plain = requests.Request(request.method, url, headers=headers, params=request.query, data=body)
         return self.session.prepare_request(plain)
+
+
+def _failed_end(failed: outcomes.Failed, milliseconds: int) -> _End:
+    return _End(
+        word=failed.word,
+        status=failed.status,
+        milliseconds=milliseconds,
+        message=failed.message,
+        error_class=type(failed.__cause__).__name__ if failed.__cause__ else None,
+    )
 
 
 def _answer(response: requests.Response) -> Answer:

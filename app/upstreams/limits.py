@@ -44,8 +44,7 @@ class Limiter:
                 metrics.upstream_not_sent.labels(self._name, "limiter").inc()
                 raise errors.NotSent("limiter", after=wait + random.uniform(0, 0.5))
             work.renew()
-            time.sleep(wait)
-            work.renew()
+            work.pause(wait)
 
     def close(self, seconds: float) -> None:
         """Let no call through for so long; other processes notice within 0.2 s."""

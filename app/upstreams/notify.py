@@ -61,7 +61,7 @@ class Notify:
         """Send a text; Notify's id of it. `template` is a template's name, such as `success`. Raises Failed."""
         sender = self._settings.sender(self._product)
         template_id = self._settings.template(self._product, template)
-        request = http.Request(call="send-text", method="POST", template="v2/notifications/sms", effect=0)
+        request = http.Request(call="send-sms", method="POST", template="v2/notifications/sms", effect=0)
         return self._ask(
             request,
             lambda client: client.send_sms_notification(
@@ -76,7 +76,7 @@ class Notify:
 
     def find(self, reference: str) -> str | None:
         """Notify's id of the text with our reference; None when it knows of none. Raises Failed."""
-        request = http.Request(call="find-text", method="GET", template="v2/notifications")
+        request = http.Request(call="find-sms", method="GET", template="v2/notifications")
         return self._ask(
             request,
             lambda client: client.get_all_notifications(reference=reference),

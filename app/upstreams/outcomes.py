@@ -19,12 +19,7 @@ class NotUnderstood(Exception):
 
 
 class Failed(steps.Ended):
-    """A call that did not succeed. `kind`: timeout, connection, http or empty_response."""
-
-    def __init__(self, outcome: steps.Outcome, *, upstream: str, kind: str, status: int | None, said: tuple[str, str]):
-        super().__init__(outcome, status=status, message=said[0], code=said[1])
-        self.upstream = upstream
-        self.kind = kind
+    """A call that did not succeed."""
 
     @property
     def word(self) -> str:
@@ -33,7 +28,7 @@ class Failed(steps.Ended):
 
     def instead(self, outcome: steps.Outcome, *, status: int | None) -> "Failed":
         """The same failure with another outcome and status."""
-        return Failed(outcome, upstream=self.upstream, kind=self.kind, status=status, said=(self.message, self.code))
+        return Failed(outcome, status=status, message=self.message, code=self.code)
 
 
 def failure(code: str, http_status: int, message: str, *, retryable: bool = True) -> steps.Failure:
@@ -59,36 +54,36 @@ def _own_status(answer: Answer) -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands."""
+    """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands.
+
+    `logged`: its own words (scrubbed) may stand in log records.
+    """
 
     of_status: Callable[[Answer, str, bool], steps.Outcome] = of_status
     status: Callable[[Answer], int] = _own_status
+    logged: bool = False
 
 
-def lost(upstream: str, flight: wire.Flight, safe: bool) -> Failed:
+def lost(flight: wire.Flight, safe: bool) -> Failed:
     """A call without an answer. What was never sent can simply be repeated."""
     if flight.sent and flight.late:
-        kind, what = "timeout", failure("upstream-timeout", 504, "No answer in time.")
+        what = failure("upstream-timeout", 504, "No answer in time.")
     else:
         message = "The connection broke before an answer came." if flight.sent else "No connection."
-        kind, what = "connection", failure("upstream-unavailable", 502, message)
-    ending = _unless(safe or not flight.sent, what)
-    return Failed(ending, upstream=upstream, kind=kind, status=None, said=(what.message, ""))
+        what = failure("upstream-unavailable", 502, message)
+    return Failed(_unless(safe or not flight.sent, what), message=what.message)
 
 
-def refused(upstream: str, answer: Answer, reading: Reading, safe: bool) -> Failed:
+def refused(answer: Answer, reading: Reading, safe: bool) -> Failed:
     """An answer that is no success."""
-    words = said(answer)
-    kind = "timeout" if answer.status in (408, 504) else "http"
-    ending = reading.of_status(answer, words[0], safe)
-    return Failed(ending, upstream=upstream, kind=kind, status=answer.status, said=words)
+    message, code = said(answer)
+    return Failed(reading.of_status(answer, message, safe), status=answer.status, message=message, code=code)
 
 
-def malformed(upstream: str, status: int | None, message: str, safe: bool) -> Failed:
+def malformed(status: int | None, message: str, safe: bool) -> Failed:
     """A success that lacks what a success must have."""
     what = failure("malformed-answer", 502, message or _NOT_UNDERSTOOD)
-    ending = _unless(safe, what)
-    return Failed(ending, upstream=upstream, kind="empty_response", status=status, said=(what.message, ""))
+    return Failed(_unless(safe, what), status=status, message=what.message)
 
 
 def _unless(harmless: bool, what: steps.Failure) -> steps.Outcome:

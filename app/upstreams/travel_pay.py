@@ -107,7 +107,7 @@ class TravelPay:
                 return found
             found += page
             last = page
-        raise outcomes.malformed(self._gateway.api.name, None, "The list of claims has no end.", True)
+        raise outcomes.malformed(None, "The list of claims has no end.", True)
 
     def add_expense(
         self, claim_id: str, path: str, *, version_key: str, body: Mapping[str, Any], id_field: str, index: int

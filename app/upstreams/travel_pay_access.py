@@ -26,9 +26,12 @@ class Gateway:
     def __init__(self, settings: config.TravelPay, *, common: shared.Shared | None = None, pool: int = 32) -> None:
         common = common or shared.Shared(None)
         limit = settings.rate_per_minute
-        reading = outcomes.Reading(status=answers.status_of)
+        logged = settings.log_upstream_text
+        reading = outcomes.Reading(status=answers.status_of, logged=logged)
         self.settings = settings
-        self.auth = http.Upstream("travel-pay-auth", settings.auth_url, per_minute=limit, pool=pool, shared=common)
+        self.auth = http.Upstream(
+            "travel-pay-auth", settings.auth_url, per_minute=limit, pool=pool, shared=common, reading=reading
+        )
         self.api = http.Upstream(
             "travel-pay", settings.url, per_minute=limit, pool=pool, shared=common, reading=reading
         )
@@ -147,7 +150,7 @@ class Access:
         settings = self._settings
         secret, number = settings.credentials(self._veteran.product)
         request = http.Request(
-            call="system-access-token",
+            call="system-token",
             method="POST",
             template=f"api/{settings.versions['system-access-token']}/auth/system-access-token",
             headers={**self._gateway_headers(veis), "BTSSS-API-Client-Number": number},

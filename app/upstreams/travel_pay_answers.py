@@ -161,9 +161,12 @@ def claim_details(answer: Answer) -> ClaimDetails:
 
 
 def submitted(answer: Answer) -> str | None:
-    """The status after a submit; None where the envelope does not tell. One that says unfinished is not understood."""
+    """The status after a submit, None where only the claim's id is told. Neither, or one that says unfinished, is not
+    understood: whether the claim was submitted is then for a read to tell."""
     found = _data(answer)
     status = word(found, "status") if isinstance(found, dict) else None
+    if status is None and not (isinstance(found, dict) and word(found, "claimId")):
+        raise NotUnderstood
     if group(status) == "unfinished":
         raise NotUnderstood("The claim is still unfinished although the answer was a success.")
     return status

@@ -1,6 +1,6 @@
 """The API over a real Postgres; what it hands to the engine is noted, and no worker runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import api, db
-from app.flows import engine
+from app.flows import dispatch
 from app.store import clients
 
 Post = Callable[..., TestResponse]
@@ -27,11 +27,11 @@ def http(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture(autouse=True)
-def dispatched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[UUID]]:
+def dispatched(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """The workflows handed to the engine."""
     seen: list[UUID] = []
-    monkeypatch.setattr(engine, "dispatch", seen.append)
-    yield seen
+    monkeypatch.setattr(dispatch, "enqueue", seen.append)
+    return seen
 
 
 @pytest.fixture
@@ -60,4 +60,3 @@ def post(http: FlaskClient, key: str) -> Post:
         return http.post("/travel-claims", headers={"x-api-key": key, **(headers or {})}, **rest)
 
     return send
-

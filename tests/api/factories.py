@@ -1,10 +1,12 @@
 """Bodies and rows that the tests of the API begin with."""
 
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import func, update
 
 from app import db, states
+from app.models.workflow import Workflow
 
 ICN = "1012667122V019349"
 
@@ -51,17 +53,12 @@ def receipt(**changes: Any) -> dict[str, Any]:
     return {"contentType": "application/pdf", "fileName": "receipt.pdf", "fileData": "JVBERi0=", **changes}
 
 
-def put_into(claim_id: str, state: str, **columns: Any) -> None:
+def put_into(id: str, state: str, **columns: Any) -> None:
     """Set a claim's state directly, as the engine would leave the row."""
-    finished, free = states.CLAIM.is_finished(state), states.CLAIM.is_free(state)
-    more = "".join(f", {name} = :{name}" for name in columns)
+    columns |= {"state": state, "updated_at": func.clock_timestamp()}
+    if states.CLAIM.is_finished(state):
+        columns |= {"due_at": None, "wake_at": None}
+    if states.CLAIM.is_free(state):
+        columns["slot"] = None
     with db.transaction() as session:
-        session.execute(
-            text(
-                "UPDATE workflows SET state = :state, updated_at = clock_timestamp(),"
-                " due_at = CASE WHEN :finished THEN NULL ELSE clock_timestamp() END,"
-                " wake_at = CASE WHEN :finished THEN NULL ELSE clock_timestamp() END,"
-                f" slot = CASE WHEN :free THEN NULL ELSE slot END{more} WHERE id = :id"  # noqa: S608 - names of columns
-            ),
-            {"state": state, "finished": finished, "free": free, "id": claim_id, **columns},
-        )
+        session.execute(update(Workflow.__table__).where(Workflow.__table__.c.id == UUID(id)).values(**columns))

@@ -66,7 +66,7 @@ FIELDS = [
     (claim(icn=" 1012667122V019349"), ("/icn", "pattern")),
     (claim(icn="1012667122V019349\n"), ("/icn", "pattern")),
     (claim(icn="101266712V019349"), ("/icn", "pattern")),
-    (claim(icn="١٠١٢٦٦٧١٢٢V019349"), ("/icn", "pattern")),
+    (claim(icn="\u0661\u0660\u0661\u0662\u0666\u0666\u0667\u0661\u0662\u0662V019349"), ("/icn", "pattern")),
     (claim(icn=""), ("/icn", "pattern")),
     (claim(icn=..., edipi="1234567890"), ("/edipi", "edipi-not-supported")),
     (claim(icn=None, edipi="1234567890"), ("/edipi", "edipi-not-supported")),
@@ -92,8 +92,9 @@ FIELDS = [
             "", "2026-02-30T10:00:00", "2025-02-29T10:00", "2026-03-02 10:00", "2026-03-02T24:00", "2026-03-02T10:60",
             "2026-03-02T10:00:60", "2026-W10-1T10:00", "20260302T1000", "2026-03-02T10", "2026-03-02t10:00:00",
             "2026-03-02T10:00:00z", "2026-03-02T10:00:00+5", "2026-03-02T10:00:00+0500", "2026-03-02T10:00:00+25:00",
-            "0000-01-01T00:00", "2026-03-02T10:00:00.", "2026-03-02T10:00:00\n", " 2026-03-02T10:00", "02/03/2026 10:00",
-            "２０２６-03-02T10:00",
+            "0000-01-01T00:00", "2026-03-02T10:00:00.", "2026-03-02T10:00:00\n", " 2026-03-02T10:00",
+            "02/03/2026 10:00",
+            "\uff12\uff10\uff12\uff16-03-02T10:00",
         )
     ),
     (visit(stationNumber=...), ("/appointment/stationNumber", "required")),
@@ -269,13 +270,13 @@ MALFORMED = {
     "lone surrogate": b'{"icn": "\\ud83d"}',
     "surrogates the wrong way round": b'{"icn": "\\udca9\\ud83d"}',
     "lone surrogate in utf-8": b'{"icn": "\xed\xa0\xbd"}',
-    "too deep": f'{{"expenses": {DEEP[1:-1]}}}'.replace("[", "[", 1).encode() if len(DEEP) < 129 else DEEP.encode(),
+    "too deep": DEEP.encode(),
     "far too deep": b"[" * 100_000,
     "far too deep, closed": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
     "leading zero": b'{"rollback": 01}',
     "plus sign": b'{"rollback": +1}',
     "bare fraction": b'{"rollback": .5}',
-    "digits that are not ascii": '{"rollback": ١}'.encode(),
+    "digits that are not ascii": '{"rollback": \u0661}'.encode(),
 }
 
 
@@ -334,7 +335,9 @@ def test_another_type_than_json_is_not_taken(post, content_type):
     assert rows() == 0
 
 
-@pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json"])
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json"]
+)
 def test_json_by_any_of_its_names_is_taken(post, content_type):
     assert post(data=json.dumps(claim()), content_type=content_type).status_code == 202
 
@@ -369,14 +372,9 @@ class Endless:
 @pytest.mark.parametrize("length", [9 * 1024 * 1024, None])
 def test_a_body_that_is_too_long_is_read_no_further(http, key, length):
     stream = Endless()
-    environ = {"wsgi.input_terminated": length is None}
-    answer = http.post(
-        "/travel-claims",
-        input_stream=stream,
-        content_length=length,
-        headers={"x-api-key": key},
-        environ_overrides=environ,
-    )
+    environ = {"wsgi.input": stream, "wsgi.input_terminated": length is None}
+    sized = {"HTTP_TRANSFER_ENCODING": "chunked"} if length is None else {"CONTENT_LENGTH": str(length)}
+    answer = http.post("/travel-claims", headers={"x-api-key": key}, environ_overrides=environ | sized)
     assert answer.status_code == 413
     assert stream.count <= (0 if length else 9 * 1024 * 1024)
 
@@ -384,10 +382,11 @@ def test_a_body_that_is_too_long_is_read_no_further(http, key, length):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("X-Correlation-ID", "x" * 65), ("X-Correlation-ID", ""), ("X-Correlation-ID", "a b"), ("X-Correlation-ID", "ä"),
-        ("Idempotency-Key", "x" * 256), ("Idempotency-Key", ""), ("Idempotency-Key", "a b"), ("Idempotency-Key", "ä"),
+        (name, value)
+        for name, longest in (("X-Correlation-ID", 64), ("Idempotency-Key", 255))
+        for value in ("x" * (longest + 1), "", "a b", "ä")
     ],
-)  # fmt: skip
+)
 def test_a_header_that_cannot_be_used_is_named(post, name, value):
     answer = post(claim(), headers={name: value})
     assert answer.status_code == 400

@@ -8,8 +8,11 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 
 from app import db
+from app.api import waiting
+from app.flows import dispatch
 from app.models.claim import Claim
 from app.models.workflow import Move
 from tests.api.factories import claim, everything, put_into
@@ -94,8 +97,12 @@ def test_wall_clock_time_is_never_converted(post, typed, wall_clock):
 
 def test_the_appointment_is_shown_as_accepted_and_a_blank_name_is_absent(post):
     given = {
-        "dateTime": "2026-03-02T10:00:00", "stationNumber": "983", "type": "Other", "complete": False, "name": "Eye clinic",
-    }  # fmt: skip
+        "dateTime": "2026-03-02T10:00:00",
+        "stationNumber": "983",
+        "type": "Other",
+        "complete": False,
+        "name": "Eyes",
+    }
     assert post(claim(appointment=given)).json["appointment"] == given
     blank = post(claim(appointment={**given, "stationNumber": "984", "name": "  "}))
     assert "name" not in blank.json["appointment"]
@@ -242,7 +249,9 @@ def test_a_claim_can_be_waited_for_by_its_id(http, post, key):
     assert (answer.status_code, answer.json["state"]) == (200, "duplicate")
 
 
-@pytest.mark.parametrize("prefer", ["respond-async", "wait", "wait=", "wait=soon", "wait=-1", "wait=1.5", "=;,", "wait=ₓ"])
+@pytest.mark.parametrize(
+    "prefer", ["respond-async", "wait", "wait=", "wait=soon", "wait=-1", "wait=1.5", "=;,", "wait=ₓ"]
+)
 def test_a_prefer_that_asks_for_no_wait_or_cannot_be_read_is_ignored(post, prefer):
     answer = post(claim(), headers={"Prefer": prefer})
     assert answer.status_code == 202
@@ -250,11 +259,7 @@ def test_a_prefer_that_asks_for_no_wait_or_cannot_be_read_is_ignored(post, prefe
 
 
 def test_postgres_going_away_while_waiting_leaves_the_claim_accepted(post, monkeypatch):
-    from app.api import waiting
-
     def gone(*args: object, **rest: object) -> None:
-        from sqlalchemy.exc import OperationalError
-
         raise OperationalError("SELECT", {}, Exception("server closed the connection"))
 
     monkeypatch.setattr(waiting, "until", gone)
@@ -263,10 +268,8 @@ def test_postgres_going_away_while_waiting_leaves_the_claim_accepted(post, monke
 
 
 def test_a_broker_or_engine_in_trouble_changes_no_answer(post, monkeypatch):
-    from app.flows import engine
-
     def broken(workflow_id: UUID) -> None:
         raise RuntimeError("no broker")
 
-    monkeypatch.setattr(engine, "dispatch", broken)
+    monkeypatch.setattr(dispatch, "enqueue", broken)
     assert post(claim()).status_code == 202

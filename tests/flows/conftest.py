@@ -1,20 +1,19 @@
 """A scripted line of business: the engine's tests decide what every verb answers, and when."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text, update
-
 from sqlalchemy.orm import with_polymorphic
 
 from app import db, states, steps
 from app.flows import engine, lines, worker
 from app.flows.flow import Ending, Flow, Policy
-from app.models.client import Client
 from app.models.claim import Claim
+from app.models.client import Client
 from app.models.orm import new_id
 from app.models.workflow import Move, Workflow
 from app.steps import Failure, Ok, Step
@@ -51,7 +50,7 @@ class Script:
 
 
 @pytest.fixture
-def script(database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+def script(database: None, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Two steps, `create` (safe to find) and `submit`, on the claims' state machine."""
     played = Script()
     two = (
@@ -86,7 +85,7 @@ def script(database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
         observed=lambda record, verdict: None,
     )
     monkeypatch.setattr(lines, "FLOWS", {**lines.FLOWS, "claim": flow})
-    yield played
+    return played
 
 
 @pytest.fixture

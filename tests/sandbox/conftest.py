@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
@@ -134,6 +134,19 @@ class Texter:
     def find(self, reference: str) -> requests.Response:
         url = f"{self.sandbox.url('notify')}/v2/notifications"
         return self.session.get(url, params={"reference": reference}, headers=self.headers(), timeout=TIMEOUT)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Waits for something that happens soon; fails when it does not."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 5
+        while not condition():
+            assert time.monotonic() < end, "never happened"
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -140,14 +140,13 @@ def test_the_last_open_port_stays_open(sandbox):
     assert requests.post(url, json={"upstream": "notify", "open": False}, timeout=5).status_code == 400
 
 
-def test_a_call_under_way_is_answered_though_its_listener_closes(sandbox, veteran):
+def test_a_call_under_way_is_answered_though_its_listener_closes(sandbox, veteran, until):
     veteran.appointment_id()
     sandbox.fault("find-or-add", "delay", seconds=0.2)
     statuses = []
     caller = threading.Thread(target=lambda: statuses.append(veteran.find().status_code))
     caller.start()
-    while sandbox.calls()[-1]["status"] is not None:
-        time.sleep(0.005)
+    until(lambda: sandbox.calls()[-1]["status"] is None)
     sandbox.listen("travel-pay", open=False)
     caller.join()
     assert statuses == [200]
@@ -167,7 +166,7 @@ def test_reset_puts_everything_back(sandbox, control, veteran, texter):
     assert texter.find("ref").json()["notifications"] == []
 
 
-def test_calls_from_before_a_reset_have_no_effect_after_it(sandbox, veteran):
+def test_calls_from_before_a_reset_have_no_effect_after_it(sandbox, veteran, until):
     visit_id = veteran.appointment_id()
     sandbox.fault("veis-token", "late", seconds=0.1, times=1)
     with pytest.raises(requests.ConnectionError):
@@ -183,8 +182,7 @@ def test_calls_from_before_a_reset_have_no_effect_after_it(sandbox, veteran):
 
     caller = threading.Thread(target=create)
     caller.start()
-    while len(sandbox.calls(call="create-claim")) < 2:
-        time.sleep(0.005)
+    until(lambda: sandbox.calls(call="create-claim"))
     sandbox.reset()
     caller.join(timeout=2)
     time.sleep(0.15)

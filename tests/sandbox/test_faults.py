@@ -17,13 +17,6 @@ def effects(sandbox):
     return lambda: sandbox.ledger()["totals"]["claims"]
 
 
-def until(condition):
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end, "never happened"
-        time.sleep(0.005)
-
-
 def test_delay_only_takes_time(sandbox, veteran, effects):
     visit_id = veteran.appointment_id()
     sandbox.fault("create-claim", "delay", seconds=0.1)
@@ -45,7 +38,7 @@ def test_delays_add_up_and_go_before_another_fault(sandbox, veteran, effects):
     assert effects() == 0
 
 
-def test_a_caller_that_gives_up_does_not_stop_the_effect(sandbox, veteran, effects):
+def test_a_caller_that_gives_up_does_not_stop_the_effect(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
     sandbox.fault("create-claim", "delay", seconds=0.2)
     with pytest.raises(requests.ReadTimeout):
@@ -127,7 +120,7 @@ def test_a_hanging_call_answers_nothing_until_it_closes(*, sandbox, veteran, eff
     assert effects() == count
 
 
-def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effects):
+def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
     sandbox.fault("create-claim", "late", seconds=0.1, times=1)
     with pytest.raises(requests.ConnectionError):
@@ -136,7 +129,7 @@ def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effec
     until(lambda: effects() == 1)
 
 
-def test_a_late_effect_may_be_answered_with_an_error_first(sandbox, veteran, effects):
+def test_a_late_effect_may_be_answered_with_an_error_first(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
     sandbox.fault("create-claim", "late", seconds=0.1, status=504)
     assert veteran.create(visit_id).status_code == 504

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,13 +27,6 @@ def receiver():
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/callbacks/notify", posted
         server.shutdown()
-
-
-def until(condition):
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end, "never happened"
-        time.sleep(0.005)
 
 
 def test_a_text_is_answered_in_notifys_shape(sandbox, texter):
@@ -126,7 +118,7 @@ def test_receipts_are_off_unless_asked_for(sandbox, texter):
     assert sandbox.ledger()["receipts"] == []
 
 
-def test_receipts_are_posted_in_turn_and_repeated(sandbox, texter, receiver):
+def test_receipts_are_posted_in_turn_and_repeated(sandbox, texter, receiver, until):
     url, posted = receiver
     asked = {"callback_url": url, "statuses": ["temporary-failure", "delivered"], "repeat": 2, "delay": 0.02}
     sandbox.change({"receipts": asked})

@@ -41,7 +41,7 @@ def start(port, **more):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_prints_its_urls_and_stops_within_a_second_though_calls_hang(number):
+def test_it_prints_its_urls_and_stops_within_a_second_though_calls_hang(number, until):
     port = free_range()
     with start(port) as process:
         lines = [process.stdout.readline().split() for _ in range(4)]
@@ -63,8 +63,7 @@ def test_it_prints_its_urls_and_stops_within_a_second_though_calls_hang(number):
 
         caller = threading.Thread(target=hang)
         caller.start()
-        while not requests.get(f"{url}/calls", timeout=5).json()["calls"]:
-            time.sleep(0.01)
+        until(lambda: requests.get(f"{url}/calls", timeout=5).json()["calls"])
         began = time.monotonic()
         process.send_signal(number)
         assert process.wait(timeout=5) == 0

@@ -1,12 +1,15 @@
-"""A fake of what the engine offers, a server that follows a script byte by byte, and clients on the test's own Redis."""
+"""A fake of what the engine offers, a server that follows a script byte by byte, and clients of a Redis."""
 
 import base64
+import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from app import config
 from app.upstreams import http, travel_pay, travel_pay_access
 from app.upstreams.shared import Shared
@@ -14,7 +17,8 @@ from local import services
 from sandbox import Sandbox
 
 ICN = "1012667122V019349"
-KEYS = {name: base64.b64encode(name.encode().ljust(32, b".")).decode() for name in ("DATA_KEYS", "HASH_KEY", "SECRET_KEY")}
+NAMES = ("DATA_KEYS", "HASH_KEY", "SECRET_KEY")
+KEYS = {name: base64.b64encode(name.encode().ljust(32, b".")).decode() for name in NAMES}
 
 
 class FakeWork:
@@ -39,6 +43,10 @@ class FakeWork:
         if self.stop:
             raise self.stop
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.asked.append("pause")
+
     def note(self, call: object) -> None:
         self.calls.append(call)
 
@@ -51,8 +59,8 @@ def _whole_request(conn: socket.socket) -> bytes:
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += conn.recv(65536)
+    while len(body) < length and (more := conn.recv(65536)):
+        body += more
     return head + b"\r\n\r\n" + body
 
 
@@ -97,7 +105,7 @@ class ScriptedServer:
             self._open.append(conn)
             while request := _whole_request(conn):
                 self.requests.append(request)
-                act = self.acts.pop(0)
+                act = self.acts.pop(0) if self.acts else self.drop
                 if isinstance(act, bytes):
                     conn.sendall(act)
                 elif not act(conn):
@@ -112,7 +120,8 @@ class ScriptedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for conn in self._open:
-            conn.close()
+            with contextlib.suppress(OSError):
+                conn.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5)
 
@@ -160,7 +169,9 @@ def upstream(server: ScriptedServer) -> Iterator[http.Upstream]:
 
 
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch, redis_server: services.Redis, sandbox: Sandbox) -> Iterator[config.Settings]:
+def configured(
+    monkeypatch: pytest.MonkeyPatch, redis_server: services.Redis, sandbox: Sandbox
+) -> Iterator[config.Settings]:
     """Settings of an installation that talks to the sandbox and the test's Redis; no Postgres is there."""
     variables = {
         "DATABASE_URL": "postgresql://nowhere",

@@ -1,0 +1,177 @@
+"""A workflow that this process holds: every write of its holder, each one transaction, each guarded by the fence.
+
+A write that hits no row means that the right to write has moved on: `LeaseLost`, and nothing of it is stored but the
+upstream calls that were really made, which belong in the timeline whoever holds the row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from app import config, db, errors
+from app.db import Session
+from app.flows import dispatch
+from app.flows.flow import Flow
+from app.flows.work import LeasedWork
+from app.steps import Failure, Outcome, Step
+from app.store import workflows
+from app.store.workflows import Seen
+
+
+class Holding:
+    """The row as its holder sees it (`seen`), and the line's record of it (`record`, once loaded)."""
+
+    def __init__(self, flow: Flow, step: Step[Any], seen: Seen) -> None:
+        self.flow, self.step, self.seen = flow, step, seen
+        self.policy = flow.policy()
+        self.undoing = flow.is_undoing(seen.state)
+        self.record: Any = None
+
+    def load(self) -> str | None:
+        """Read the record anew. Returns why accepted work must wait now, if so: then the row is let go for a while."""
+        with db.statements() as session:
+            self.record = self.flow.load(session, self.seen.id)
+            reason = self.flow.held(session, self.record)
+            self.seen = replace(self.seen, now=workflows.now(session))
+            if reason:
+                self._must(workflows.hold(session, self.seen, after=config.settings().hold_seconds))
+        return reason
+
+    def work(self, verb: str) -> LeasedWork:
+        """The line to the engine for one verb."""
+        limit = self.policy.attempts
+        last = self.is_past_deadline(self.seen.now) or (limit is not None and self.tries(verb) + 1 >= limit)
+        return LeasedWork(self.seen, self.step.name, verb, lease=self.policy.lease, undoing=self.undoing, last_try=last)
+
+    def renew(self) -> None:
+        with db.statements() as session:
+            self._must(workflows.renew(session, self.seen, lease=self.policy.lease))
+
+    def let_go(self) -> None:
+        """An error of our own, outside of any verb: let go as it stands, and not at once again."""
+        with db.statements() as session:
+            workflows.release(session, self.seen, after=self.policy.wait(1))
+
+    @db.persistent
+    def progress(self, work: LeasedWork, outcome: Outcome) -> None:
+        """A piece of the step is done, or a doubt has ended well: same state, same holder."""
+        with db.transaction() as session:
+            self._must(workflows.progress(session, self.seen, lease=self.policy.lease), work)
+            self._store(session, work, outcome)
+        self.seen = replace(self.seen, intent=None, in_doubt=False, attempt=0)
+
+    @db.persistent
+    def settle(self, work: LeasedWork, outcome: Outcome) -> None:
+        """The lost call had no effect: the doubt ends, the attempts used stay used."""
+        with db.transaction() as session:
+            self._must(workflows.settle(session, self.seen, lease=self.policy.lease), work)
+            self._store(session, work, outcome)
+        self.seen = replace(self.seen, intent=None, in_doubt=False)
+
+    @db.persistent
+    def later(
+        self, work: LeasedWork, outcome: Outcome, *, after: float, attempt: int, intent: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let go with a future; in doubt where there is an intent."""
+        with db.transaction() as session:
+            written = workflows.later(session, self.seen, after=after, attempt=attempt, intent=intent)
+            self._must(written, work)
+            self._store(session, work, outcome)
+
+    @db.persistent
+    def move(
+        self,
+        work: LeasedWork,
+        outcome: Outcome,
+        to: str,
+        *,
+        reason: str,
+        in_doubt: bool = False,
+        deadline: float | None = None,
+        columns: Mapping[str, Any],
+    ) -> bool:
+        """Move and let go: values, calls, history and follow-up workflows with it. True: the chain may go on.
+
+        Where the way goes on otherwise than planned, what remains is enqueued anew.
+        """
+        columns = {**columns} if in_doubt else {**columns, "intent": None, "in_doubt": False}
+        lead = config.settings().redispatch_seconds
+        with db.transaction() as session:
+            self._add_calls(session, work)
+            written = workflows.move(
+                session,
+                self.seen,
+                to,
+                actor="worker",
+                reason=reason,
+                deadline=deadline,
+                lead=lead,
+                crashes=0,
+                **columns,
+            )
+            self._must(written, work)
+            workflows.save(session, self.flow.table, self.seen.id, outcome.values)
+            dispatch.follow_up(session, self.seen.kind, self.record, to)
+            goes_on = self.flow.step_in(to) is not None
+            if goes_on and to != self.step.to:
+                db.after_commit(session, partial(dispatch.enqueue, self.seen.id))
+        return goes_on and to == self.step.to
+
+    def keep_calls(self, work: LeasedWork) -> None:
+        """What was really called belongs in the timeline, also when the lease is lost."""
+        with db.statements() as session:
+            self._add_calls(session, work)
+
+    # Reckoning
+
+    def tries(self, verb: str) -> int:
+        """How often the step, or the find of the call in doubt, was tried."""
+        return int((self.seen.intent or {}).get("finds", 0)) if verb == "find" else self.seen.attempt
+
+    def settles_at(self) -> datetime:
+        """From when on a find that sees nothing counts."""
+        at = datetime.fromisoformat(str((self.seen.intent or {})["at"])).astimezone(UTC)
+        return at + timedelta(seconds=self.policy.settle)
+
+    def is_past_deadline(self, now: datetime | None = None) -> bool:
+        if self.seen.deadline_at is None:
+            return False
+        if now is None:
+            with db.statements() as session:
+                now = workflows.now(session)
+        return now >= self.seen.deadline_at
+
+    def stored_intent(self) -> dict[str, Any]:
+        """The intent as it was written directly before the call. Raises LeaseLost."""
+        with db.statements() as session:
+            stored = workflows.read(session, self.seen.id)
+        if stored is None or stored.fence != self.seen.fence or not stored.intent:
+            raise errors.LeaseLost(str(self.seen.id))
+        return dict(stored.intent)
+
+    def _store(self, session: Session, work: LeasedWork, outcome: Outcome) -> None:
+        workflows.save(session, self.flow.table, self.seen.id, outcome.values)
+        self._add_calls(session, work)
+
+    def _add_calls(self, session: Session, work: LeasedWork) -> None:
+        workflows.add_calls(session, self.seen, self.step.name, work.verb, work.calls)
+
+    def _must(self, written: bool, work: LeasedWork | None = None) -> None:
+        if not written:
+            if work:
+                self.keep_calls(work)
+            raise errors.LeaseLost(str(self.seen.id))
+
+
+def error_object(step: str, failure: Failure) -> dict[str, Any]:
+    """What `workflows.error` holds: the part of a contract's error object that does not depend on the line."""
+    return {
+        "step": step,
+        "httpStatus": failure.http_status,
+        "code": failure.code,
+        "message": failure.message,
+        **failure.extra,
+        "retryable": failure.retryable,
+    }

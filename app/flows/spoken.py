@@ -1,0 +1,42 @@
+"""How a verb of a travel claim comes by its Travel Pay client."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+from app import config, errors
+from app.models.claim import Claim
+from app.steps import Ended, Outcome, Work
+from app.upstreams.travel_pay import TravelPay
+
+Spoken = Callable[[Claim, Work, TravelPay], Outcome]
+
+
+def settings() -> config.TravelPay:
+    """The line's settings; only asked for while the line is on."""
+    found = config.settings().travel_pay
+    if found is None:
+        raise errors.BadSettings("TRAVEL_PAY_URL is not set")
+    return found
+
+
+def speaks(verb: Spoken) -> Callable[[Claim, Work], Outcome]:
+    """Give a verb its Travel Pay client, and store renewed tokens with its outcome."""
+
+    @functools.wraps(verb)
+    def run(claim: Claim, work: Work) -> Outcome:
+        client = TravelPay(
+            settings(),
+            product=claim.product,
+            icn=str(claim.icn),
+            work=work,
+            btsss_token=claim.btsss_token,
+            veis_fingerprint=claim.veis_fingerprint,
+        )
+        try:
+            outcome = verb(claim, work, client)
+        except Ended as ended:
+            outcome = ended.outcome
+        return replace(outcome, values={**client.changed, **outcome.values})
+
+    return run

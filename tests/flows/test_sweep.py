@@ -1,0 +1,415 @@
+"""The sweep against a real Postgres and a real broker: nothing unfinished is forgotten, nothing is done twice."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import null, select
+
+from app import config, db, metrics, queue
+from app.flows import engine, sweep, worker
+from app.flows.flow import Ending
+from app.models.client import Client
+from app.models.orm import new_id
+from app.models.workflow import Move, Worker
+from app.steps import Ok
+from app.store import workers, workflows
+from app.store.workflows import NOW, seconds
+from local import services
+from tests.flows.conftest import S, Script, make, moves, perform, row, shift, take, write
+from tests.store.conftest import wait_until_postgres_is_older_than
+
+SECONDS = 20.0
+Change = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def old_enough(schema: None) -> None:
+    wait_until_postgres_is_older_than(config.settings().lease_dead_seconds)
+
+
+@pytest.fixture(autouse=True)
+def broker(redis_server: services.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """The broker with nothing in it, and nobody who thinks that it is away."""
+    redis_server.start()
+    monkeypatch.setitem(queue._away, "until", 0.0)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def no_broker(broker: redis.Redis, redis_server: services.Redis) -> Iterator[None]:
+    redis_server.kill()
+    yield
+    redis_server.start()
+
+
+def sent(broker: redis.Redis) -> list[UUID]:
+    """The workflows that messages wait for, in the order in which a worker reads them: urgent ones first."""
+    messages = [json.loads(raw) for name in queue.QUEUES.values() for raw in reversed(broker.lrange(name, 0, -1))]
+    return [UUID(json.loads(message["headers"]["argsrepr"].replace("'", '"').strip("(,)"))) for message in messages]
+
+
+def hold(claim: UUID, *, silent: float | None) -> UUID:
+    """Another worker holds it; its last heartbeat is so many seconds old (None: it never had one)."""
+    holder = new_id()
+    if silent is not None:
+        with db.transaction() as session:
+            session.add(Worker(id=holder, host="elsewhere", pid=1, release="test"))
+            session.flush()
+            statement = Worker.__table__.update().where(Worker.id == holder)
+            session.execute(statement.values(beat_at=NOW - seconds(silent)))
+    assert take(claim, by=holder)
+    return holder
+
+
+def poll(reached: Callable[[], Any]) -> None:
+    """Wait until it is so; fail when it is not soon."""
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline, "it did not come to that"
+        threading.Event().wait(0.02)
+
+
+def events(claim: UUID) -> list[str]:
+    with db.transaction() as session:
+        return list(session.scalars(select(Move.reason).where(Move.workflow_id == claim, Move.to.is_(None))))
+
+
+# Taking away
+
+
+@pytest.mark.parametrize("silent", [None, 60], ids=["no heartbeat", "stale heartbeat"])
+def test_what_a_dead_worker_held_is_taken_away_and_dispatched_at_once(
+    script: Script, broker: redis.Redis, silent: float | None
+) -> None:
+    claim = make()
+    hold(claim, silent=silent)
+    before = row(claim)
+    sweep.sweep()
+    after = row(claim)
+    assert (after.worker, after.crashes, after.fence) == (None, 1, before.fence + 1)
+    assert events(claim) == ["holder died"]
+    assert sent(broker) == [claim]
+    assert perform(claim) is True
+
+
+def test_what_a_living_worker_holds_too_long_is_taken_away_without_counting_a_death(script: Script) -> None:
+    claim = make()
+    hold(claim, silent=0)
+    write(claim, wake_at=row(claim).created_at - timedelta(seconds=1))
+    sweep.sweep()
+    after = row(claim)
+    assert (after.worker, after.crashes, after.fence) == (None, 0, 2)
+    assert events(claim) == ["lease ran out"]
+
+
+def test_what_a_living_worker_holds_in_time_stays_with_it(script: Script, broker: redis.Redis) -> None:
+    claim = make()
+    holder = hold(claim, silent=0)
+    sweep.sweep()
+    assert (row(claim).worker, events(claim), sent(broker)) == (holder, [], [])
+
+
+def test_nobody_is_dead_while_postgres_is_younger_than_the_limit(script: Script, set_settings: Change) -> None:
+    set_settings(LEASE_DEAD_SECONDS=10**6)
+    claim = make()
+    holder = hold(claim, silent=2 * 10**6)
+    sweep.sweep()
+    assert (row(claim).worker, row(claim).crashes) == (holder, 0)
+
+
+def test_a_call_that_was_under_way_is_looked_for_before_it_is_repeated(script: Script) -> None:
+    script.answers["create.find"] = [Ok()]
+    claim = make()
+    mine = take(claim, by=new_id())
+    assert mine
+    with db.transaction() as session:
+        assert workflows.intend(session, mine, {"step": "create", "index": 0}, lease=65, undoing=False)
+    sweep.sweep()
+    perform(claim)
+    assert script.done == ["create.find"]
+
+
+# The third death
+
+
+def die_for_the_third_time(claim: UUID) -> None:
+    hold(claim, silent=60)
+    write(claim, crashes=2)
+
+
+def test_the_third_death_fails_the_row_and_keeps_its_doubt(script: Script, broker: redis.Redis) -> None:
+    claim = make(in_doubt=True, intent={"step": "create", "index": 0, "at": "2026-03-02T10:00:00+00:00"})
+    die_for_the_third_time(claim)
+    counted = metrics.engine_poisoned.labels("claim")._value.get()
+    sweep.sweep()
+    after = row(claim)
+    assert (after.state, after.in_doubt, after.intent["step"]) == (S.FAILED, True, "create")
+    assert (after.wake_at, after.slot, after.release) == (None, None, "test")
+    assert {name: after.error[name] for name in ("code", "step", "httpStatus", "retryable")} == {
+        "code": "crashed", "step": "create", "httpStatus": 502, "retryable": True,
+    }  # fmt: skip
+    assert "not known whether" in after.error["message"]
+    assert moves(claim)[-1] == (S.APPOINTMENT_FOUND, S.FAILED)
+    assert metrics.engine_poisoned.labels("claim")._value.get() == counted + 1
+    assert sent(broker) == []
+
+
+def test_a_row_that_was_not_in_doubt_says_nothing_of_one(script: Script) -> None:
+    claim = make()
+    die_for_the_third_time(claim)
+    sweep.sweep()
+    assert row(claim).error["message"] == "The worker died three times running in this step."
+    assert row(claim).in_doubt is False
+
+
+def test_the_second_death_only_has_it_run_again(script: Script, broker: redis.Redis) -> None:
+    claim = make()
+    hold(claim, silent=60)
+    write(claim, crashes=1)
+    sweep.sweep()
+    assert (row(claim).state, row(claim).crashes, sent(broker)) == (S.APPOINTMENT_FOUND, 2, [claim])
+
+
+def test_a_lease_that_ran_out_never_poisons_a_row(script: Script) -> None:
+    claim = make()
+    hold(claim, silent=0)
+    write(claim, crashes=3, wake_at=row(claim).created_at - timedelta(seconds=1))
+    sweep.sweep()
+    assert row(claim).state == S.APPOINTMENT_FOUND
+
+
+def test_deaths_are_counted_anew_once_a_poisoned_row_is_being_undone(script: Script) -> None:
+    claim = make(rollback=True)
+    die_for_the_third_time(claim)
+    sweep.sweep()
+    after = row(claim)
+    assert (after.state, after.crashes) == (S.ROLLING_BACK, 0)
+
+
+def test_a_row_that_cannot_even_be_failed_does_not_stop_the_sweep(
+    script: Script, flow_of: Change, broker: redis.Redis
+) -> None:
+    stuck, other, due = make(), make(), make()
+    for claim in (stuck, other):
+        die_for_the_third_time(claim)
+
+    def failed(record: Any, failure: Any) -> Ending:
+        if record.id == stuck:
+            raise ZeroDivisionError
+        return Ending(state=S.FAILED)
+
+    flow_of(failed=failed)
+    sweep.sweep()
+    assert row(other).state == S.FAILED
+    assert (row(stuck).state, row(stuck).worker) == (S.APPOINTMENT_FOUND, None)
+    assert set(sent(broker)) == {stuck, due}
+
+
+# Dispatching what is due
+
+
+def test_what_is_due_is_sent_and_looked_at_again_after_the_redispatch_time(
+    script: Script, broker: redis.Redis, set_settings: Change
+) -> None:
+    set_settings(REDISPATCH_SECONDS=7)
+    claim, later, finished = make(), make(), make(state=S.SUBMITTED, due_at=null(), wake_at=null())
+    shift(later, -60)
+    sweep.sweep()
+    sweep.sweep()
+    assert sent(broker) == [claim]
+    assert row(finished).wake_at is None
+    with db.transaction() as session:
+        assert 6 < (row(claim).wake_at - workflows.now(session)).total_seconds() <= 7
+    shift(claim, 7)
+    sweep.sweep()
+    assert sent(broker) == [claim, claim]
+
+
+def test_due_rows_go_out_urgent_first_then_by_turns_of_the_clients_oldest_first(
+    script: Script, broker: redis.Redis
+) -> None:
+    flood = [make() for _ in range(4)]
+    small, urgent = make(), make(priority=0)
+    with db.transaction() as session:
+        other = Client(name="small", scopes=["claims"], product="pci")
+        session.add(other)
+        session.flush()
+        other_id = other.id
+    write(small, client_id=other_id)
+    for age, claim in ((40, flood[2]), (30, flood[0]), (20, flood[3]), (10, flood[1]), (5, small), (1, urgent)):
+        shift(claim, age)
+    sweep.sweep()
+    assert sent(broker) == [urgent, flood[2], small, flood[0], flood[3], flood[1]]
+
+
+def test_no_more_is_sent_than_the_queue_has_room_for(
+    script: Script, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MOST_WAITING", 3)
+    broker.rpush(queue.WORK, json.dumps({"headers": {"argsrepr": f"('{new_id()}',)"}}))
+    claims = [make() for _ in range(4)]
+    for age, claim in zip((40, 30, 20, 10), claims, strict=True):
+        shift(claim, age)
+    sweep.sweep()
+    assert set(sent(broker)[1:]) == set(claims[:2])
+    sweep.sweep()
+    assert len(sent(broker)) == 3
+
+
+# One at a time
+
+
+def test_a_sweep_does_nothing_while_another_one_is_under_way(script: Script, broker: redis.Redis) -> None:
+    claim = make()
+    locked, may_end = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with db.transaction() as session:
+            assert workers.only_one_sweeps(session)
+            locked.set()
+            may_end.wait(SECONDS)
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    try:
+        assert locked.wait(SECONDS)
+        sweep.sweep()
+        assert sent(broker) == []
+    finally:
+        may_end.set()
+        thread.join()
+    sweep.sweep()
+    assert sent(broker) == [claim]
+
+
+# Without a broker
+
+
+def test_without_a_broker_the_sweep_carries_rows_to_their_end_itself(script: Script, no_broker: None) -> None:
+    claims = [make(), make(priority=0)]
+    sweep.sweep()
+    poll(lambda: {row(claim).state for claim in claims} == {S.EXPENSED})
+    assert sorted(script.done) == ["add.do", "add.do", "create.do", "create.do"]
+    poll(lambda: not sweep._running)
+
+
+def test_a_broker_that_goes_away_in_mid_delivery_leaves_the_rest_to_the_sweep(
+    script: Script, monkeypatch: pytest.MonkeyPatch, broker: redis.Redis, redis_server: services.Redis
+) -> None:
+    urgent, other = make(priority=0), make()
+    send = engine.send
+
+    def goes_away(*args: Any, **kwargs: Any) -> None:
+        send(*args, **kwargs)
+        redis_server.kill()
+
+    monkeypatch.setattr(engine, "send", goes_away)
+    sweep.sweep()
+    poll(lambda: row(other).state == S.EXPENSED)
+    assert row(urgent).state == S.APPOINTMENT_FOUND  # its message was lost with the broker: found when it is due again
+
+
+def test_no_more_rows_are_run_here_than_there_are_threads(
+    script: Script, no_broker: None, set_settings: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_run_here", lambda ids: handed.extend(ids))
+    handed: list[UUID] = []
+    set_settings(WORKER_CONCURRENCY=2)
+    claims = [make() for _ in range(4)]
+    sweep.sweep()
+    assert len(handed) == 2
+    assert set(handed) < set(claims)
+
+
+def test_an_error_in_a_row_that_is_run_here_is_noted_and_hurts_nobody(
+    script: Script, no_broker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = make(), make()
+    run = engine.run
+
+    def sometimes(claim: UUID) -> None:
+        if claim == bad:
+            raise ZeroDivisionError
+        run(claim)
+
+    monkeypatch.setattr(engine, "run", sometimes)
+    sweep.sweep()
+    poll(lambda: row(good).state == S.EXPENSED)
+    poll(lambda: not sweep._running)
+    assert row(bad).state == S.APPOINTMENT_FOUND
+
+
+# Races
+
+
+def test_of_twenty_simultaneous_takers_one_wins(script: Script) -> None:
+    claim, together = make(), threading.Barrier(20)
+
+    def taker() -> bool:
+        together.wait(SECONDS)
+        return take(claim, by=new_id()) is not None
+
+    with ThreadPoolExecutor(20) as pool:
+        won = [future.result() for future in [pool.submit(taker) for _ in range(20)]]
+    assert sum(won) == 1
+    assert row(claim).fence == 1
+
+
+def test_a_row_whose_holders_died_twice_runs_alone(script: Script) -> None:
+    """Neither beside one that runs already, nor does another one begin beside it."""
+    may_end = {name: threading.Event() for name in ("first", "poisoned")}
+    begun: list[str] = []
+
+    def slow(name: str) -> Callable[[Any, Any], Ok]:
+        def run(record: Any, work: Any) -> Ok:
+            begun.append(name)
+            if name in may_end:
+                assert may_end[name].wait(SECONDS)
+            return Ok()
+
+        return run
+
+    claims = {name: make() for name in ("first", "poisoned", "last")}
+    write(claims["poisoned"], crashes=worker.ALONE_AFTER_CRASHES)
+    names = {claim: name for name, claim in claims.items()}
+    script.answers["create.do"] = [lambda record, work: slow(names[record.id])(record, work)] * 3
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(perform, claims["first"])
+        poll(lambda: begun == ["first"])
+        pool.submit(perform, claims["poisoned"])
+        poll(lambda: worker._gate._closed)  # it stands at the gate, which is closed behind it
+        pool.submit(perform, claims["last"])
+        poll(lambda: row(claims["last"]).worker)
+        assert begun == ["first"]
+        may_end["first"].set()
+        poll(lambda: "poisoned" in begun)
+        assert not threading.Event().wait(0.3)
+        assert begun == ["first", "poisoned"]
+        may_end["poisoned"].set()
+    assert begun == ["first", "poisoned", "last"]
+    assert {row(claim).state for claim in claims.values()} == {S.CREATED}
+
+
+def test_who_waits_at_the_gate_keeps_its_lease(script: Script) -> None:
+    renewed = threading.Event()
+    with worker.gate(alone=True, renew=lambda: None), ThreadPoolExecutor(1) as pool:
+
+        def pass_through() -> None:
+            with worker.gate(alone=False, renew=renewed.set):
+                pass
+
+        waiting = pool.submit(pass_through)
+        assert renewed.wait(SECONDS)
+        assert not waiting.done()
+        worker._gate._closed = False
+        waiting.result(SECONDS)

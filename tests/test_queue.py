@@ -1,0 +1,141 @@
+"""What goes over the broker, and how soon somebody gives up on it. Against a real Redis."""
+
+import base64
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from app import errors, queue
+from app.models.orm import new_id
+from local import services
+
+TASKS = ["claims.authorize", "claims.find_appointment", "claims.create_claim"]
+SOON, AT_ONCE = 0.5, 0.05
+
+
+@pytest.fixture(autouse=True)
+def broker(
+    environment: dict[str, str], redis_server: services.Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[redis.Redis]:
+    """An empty broker that nobody thinks is away."""
+    redis_server.start()
+    monkeypatch.setitem(queue._away, "until", 0.0)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(params=["gone", "silent"])
+def away(request: pytest.FixtureRequest, broker: redis.Redis, redis_server: services.Redis) -> Iterator[None]:
+    """The broker after it was used: its port closed, or nobody reading behind it."""
+    queue.room()
+    queue.send(TASKS, new_id(), priority=1)
+    if request.param == "gone":
+        redis_server.kill()
+        yield
+        redis_server.start()
+    else:
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        yield
+        os.kill(redis_server.pid, signal.SIGCONT)
+
+
+def messages(broker: redis.Redis, name: str) -> list[dict[str, Any]]:
+    return [json.loads(raw) for raw in broker.lrange(name, 0, -1)]
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in it that is not the name of a member."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from strings(one)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize(("priority", "name"), [(0, "waiting"), (1, "work")])
+def test_a_chain_is_one_message_in_the_queue_of_its_priority(broker: redis.Redis, priority: int, name: str) -> None:
+    queue.send(TASKS, new_id(), priority=priority)
+    assert {found: len(messages(broker, found)) for found in ("waiting", "work")} == {"waiting": 0, "work": 0, name: 1}
+
+
+def test_a_message_names_the_steps_and_holds_the_id_alone(broker: redis.Redis) -> None:
+    workflow = new_id()
+    queue.send(TASKS, workflow, priority=1)
+    message = messages(broker, "work")[0]
+    arguments, keywords, rest = json.loads(base64.b64decode(message["body"]))
+    assert (message["content-type"], message["headers"]["task"]) == ("application/json", TASKS[0])
+    assert (arguments, keywords) == ([str(workflow)], {})
+    chained = [(link["task"], link["args"], link["kwargs"], link["immutable"]) for link in reversed(rest["chain"])]
+    assert chained == [(task, [str(workflow)], {}, True) for task in TASKS[1:]]
+    assert {link["options"]["queue"] for link in rest["chain"]} == {"work"}
+    assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == (f"('{workflow}',)", "{}")
+    assert (message["headers"]["eta"], message["headers"]["expires"]) == (None, None)
+
+
+def test_nothing_on_the_wire_is_longer_than_a_name_or_an_id(broker: redis.Redis) -> None:
+    """No data could hide in it: every string but the body is short, and so is every string in the body."""
+    queue.send(TASKS, new_id(), priority=1)
+    message = messages(broker, "work")[0]
+    del message["headers"]["origin"]  # the sender's own process and host
+    message["body"] = json.loads(base64.b64decode(message["body"]))
+    assert max(map(len, strings(message))) <= 64
+
+
+def test_the_last_step_alone_is_sent_without_a_chain(broker: redis.Redis) -> None:
+    queue.send(TASKS[-1:], new_id(), priority=1)
+    body = json.loads(base64.b64decode(messages(broker, "work")[0]["body"]))
+    assert body[2]["chain"] in (None, [])
+
+
+def test_room_counts_what_waits_in_each_queue(broker: redis.Redis) -> None:
+    for priority in (0, 1, 1):
+        queue.send(TASKS, new_id(), priority=priority)
+    assert queue.room() == {0: queue.MOST_WAITING - 1, 1: queue.MOST_WAITING - 2}
+
+
+def test_a_broker_that_is_away_is_given_up_within_half_a_second_and_then_at_once(away: None) -> None:
+    begun = time.monotonic()
+    with pytest.raises(errors.BrokerAway):
+        queue.send(TASKS, new_id(), priority=1)
+    first = time.monotonic()
+    with pytest.raises(errors.BrokerAway):
+        queue.send(TASKS, new_id(), priority=1)
+    assert first - begun < SOON
+    assert time.monotonic() - first < AT_ONCE
+
+
+def test_room_gives_up_on_a_broker_that_is_away_within_half_a_second(away: None) -> None:
+    begun = time.monotonic()
+    with pytest.raises(errors.BrokerAway):
+        queue.room()
+    assert time.monotonic() - begun < SOON
+
+
+def test_a_broker_that_is_back_is_used_again_after_a_second(
+    broker: redis.Redis, redis_server: services.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.kill()
+    with pytest.raises(errors.BrokerAway):
+        queue.send(TASKS, new_id(), priority=1)
+    redis_server.start()
+    assert 0 < queue._away["until"] - time.monotonic() <= 1
+    monkeypatch.setitem(queue._away, "until", time.monotonic())
+    queue.send(TASKS, new_id(), priority=1)
+    assert len(messages(broker, "work")) == 1
+
+
+def test_what_was_sent_before_the_broker_lost_everything_is_not_needed(broker: redis.Redis) -> None:
+    queue.send(TASKS, new_id(), priority=1)
+    broker.flushall()
+    assert queue.room() == dict.fromkeys(queue.QUEUES, queue.MOST_WAITING)
+    queue.send(TASKS, new_id(), priority=1)
+    assert queue.room()[1] == queue.MOST_WAITING - 1
