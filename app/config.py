@@ -272,6 +272,15 @@ def load() -> Settings:
     return settings
 
 
+def read(group: type[G]) -> G:
+    """One group of the environment alone, for who needs no more. Raises BadSettings that names what is at fault."""
+    problems: list[str] = []
+    found = _read(group, problems)
+    if found is None:
+        raise errors.BadSettings("The environment is not usable:\n" + "\n".join(f"  {line}" for line in problems))
+    return found
+
+
 def _read(group: type[G], problems: list[str], **lines: Any) -> G | None:
     prefix = group.model_config.get("env_prefix", "")
     try:

@@ -43,7 +43,10 @@ class StopAsked(Interrupted):
 
 
 class NotSent(Interrupted):
-    """A call that was certainly not sent. `after` is the number of seconds until it is worth another try."""
+    """A call that was certainly not sent. `after` is the number of seconds until it is worth another try.
+
+    `reason`: `breaker`, `limiter` (our own), `rate-limited` (the upstream said so), or why it was too late.
+    """
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)

@@ -78,19 +78,17 @@ def configure(level: str = "INFO") -> None:
     root.setLevel(level)
     _tame_libraries()
     logging.captureWarnings(True)
+    structlog.configure(
+        processors=_through_logging(),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module. Until `configure` its records go where the standard library sends them."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name),
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_common(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        logging.getLogger(name), processors=_through_logging(), wrapper_class=structlog.stdlib.BoundLogger
     )
     return logger
 
@@ -98,6 +96,10 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
 def bind(**fields: Any) -> AbstractContextManager[None]:
     """Put these fields (correlation_id, workflow, client, ...) on every record of the `with` block, in this thread."""
     return structlog.contextvars.bound_contextvars(**fields)
+
+
+def _through_logging() -> list[structlog.typing.Processor]:
+    return [structlog.stdlib.filter_by_level, *_common(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
 
 
 def _common() -> list[structlog.typing.Processor]:

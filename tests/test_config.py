@@ -199,7 +199,8 @@ def test_versions_may_be_given_in_part_and_only_for_what_is_known(load: Load) ->
 
 
 @pytest.mark.parametrize(
-    ("tokens", "usable"), [("a" * 32, True), ("a" * 32 + "," + "b" * 32, True), ("a" * 31, False), ("a" * 99 + ",b", False)]
+    ("tokens", "usable"),
+    [("a" * 32, True), ("a" * 32 + "," + "b" * 32, True), ("a" * 31, False), ("a" * 99 + ",b", False)],
 )
 def test_one_or_two_callback_tokens_of_32_characters_are_taken(load: Load, tokens: str, usable: bool) -> None:
     if usable:

@@ -102,7 +102,8 @@ def test_rows_stay_readable_while_the_keys_rotate(database: None, rekeyed: Calla
 def test_a_keyed_hash_is_equal_for_equal_parts_and_for_no_others(environment: dict[str, str]) -> None:
     assert crypto.keyed_hash("visit", ICN) == crypto.keyed_hash("visit", ICN)
     hashes = [
-        crypto.keyed_hash(*parts) for parts in (("visit", ICN), ("visi", f"t{ICN}"), (ICN, "visit"), (f"visit{ICN}",), ())
+        crypto.keyed_hash(*parts)
+        for parts in (("visit", ICN), ("visi", f"t{ICN}"), (ICN, "visit"), (f"visit{ICN}",), ())
     ]
     assert len(set(hashes)) == len(hashes)
     assert {len(one) for one in hashes} == {64}

@@ -7,6 +7,7 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from app import logs
 
@@ -26,6 +27,7 @@ def lines(monkeypatch):
     root.handlers[:] = before
     root.setLevel(level)
     logging.captureWarnings(False)
+    structlog.reset_defaults()
 
 
 def test_a_record_is_one_json_object_with_its_fields(lines):
@@ -42,6 +44,12 @@ def test_a_record_is_one_json_object_with_its_fields(lines):
         "ok": True,
         "none": None,
     }
+
+
+def test_loggers_of_structlog_itself_do_the_same(lines):
+    structlog.get_logger("engine").warning("engine.verb-crashed", verb="do")
+    (line,) = lines()
+    assert (line["event"], line["logger"], line["verb"]) == ("engine.verb-crashed", "engine", "do")
 
 
 def test_records_of_libraries_look_alike(lines):

@@ -9,10 +9,10 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from app import db, errors, logs, metrics
-from app.api import auth, claim_view, headers, idempotency, openapi, problems, waiting
-from app.api.claim_intake import Intake
+from app.api import auth, headers, idempotency, openapi, problems, waiting
 from app.api.claim_schema import TravelClaim
-from app.flows import dispatch
+from app.flows import claim_view, dispatch
+from app.flows.claim_intake import Intake
 from app.store import claims
 from app.store.clients import Caller
 

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app import expenses
-from app.flows.spoken import settings, speaks
+from app.flows.spoken import gateway_of, speaks
 from app.models.claim import Claim
 from app.steps import Ended, Nothing, Ok, Outcome, Unknown, Work
 from app.upstreams.travel_pay import TravelPay
@@ -33,7 +33,9 @@ def add_expense(claim: Claim, work: Work, client: TravelPay) -> Outcome:
             str(claim.claim_id),
             path=kind.path,
             version_key=kind.version_key,
-            body=expenses.wire_body(details, claim_id=str(claim.claim_id), spaced=settings().spaced_trip_types),
+            body=expenses.wire_body(
+                details, claim_id=str(claim.claim_id), spaced=gateway_of(claim).settings.spaced_trip_types
+            ),
             id_field=kind.id_field,
             index=index,
         )

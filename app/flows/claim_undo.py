@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from app import expenses, states
-from app.flows.spoken import settings, speaks
+from app.flows.spoken import gateway_of, speaks
 from app.models.claim import Claim
 from app.steps import Ended, Ok, Outcome, Rejected, Retry, Step, Work
 from app.upstreams import travel_pay_answers as answers
@@ -121,7 +121,7 @@ def delete_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
 
 def _may_delete(claim: Claim) -> bool:
     return bool(
-        settings().delete_claim_path
+        gateway_of(claim).settings.delete_claim_path
         and claim.claim_id
         and claim.claim_made
         and claim.undo.get("claim") is None
@@ -145,7 +145,7 @@ def _ending(claim: Claim) -> Ok:
 
 
 def _offered(claim: Claim) -> bool:
-    return bool(claim.claim_made and settings().delete_claim_path)
+    return bool(claim.claim_made and gateway_of(claim).settings.delete_claim_path)
 
 
 def _result(*, made: bool, worked: int, failed: int, left: bool) -> str:

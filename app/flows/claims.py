@@ -47,17 +47,18 @@ def failed(claim: Claim, failure: Failure) -> Ending:
     if claim.state == S.ROLLING_BACK:
         detail = "The rollback did not come to its end; what this claim made may be left."
         return Ending(state=S.ROLLBACK_FAILED, values={"rollback_result": "failed", "rollback_detail": detail})
-    if _may_undo(claim):
+    if may_undo(claim):
         return _rolling_back({"failed_in": claim.state})
     return Ending(state=S.FAILED, values={"failed_in": claim.state})
 
 
 def asked(claim: Claim) -> Ending:
     """A cancel was asked for, and nothing is in flight."""
-    return _rolling_back({}) if _may_undo(claim) else Ending(state=S.CANCELLED)
+    return _rolling_back({}) if may_undo(claim) else Ending(state=S.CANCELLED)
 
 
-def _may_undo(claim: Claim) -> bool:
+def may_undo(claim: Claim) -> bool:
+    """Whether undoing was asked for, and this claim made something, or may have."""
     if not claim.rollback or claim.state in _MADE_NOTHING_YET:
         return False
     made_an_expense = any(item["state"] == "added" for item in claim.expenses)

@@ -8,6 +8,7 @@ from app import config, errors
 from app.models.claim import Claim
 from app.steps import Ended, Outcome, Work
 from app.upstreams.travel_pay import TravelPay
+from app.upstreams.travel_pay_access import Gateway, gateway
 
 Spoken = Callable[[Claim, Work, TravelPay], Outcome]
 
@@ -20,13 +21,19 @@ def settings() -> config.TravelPay:
     return found
 
 
+def gateway_of(claim: Claim) -> Gateway:
+    """Through which this claim speaks: the process's own gateway, or the one its caller brought along."""
+    through: Gateway = claim.through or gateway(settings())
+    return through
+
+
 def speaks(verb: Spoken) -> Callable[[Claim, Work], Outcome]:
     """Give a verb its Travel Pay client, and store renewed tokens with its outcome."""
 
     @functools.wraps(verb)
     def run(claim: Claim, work: Work) -> Outcome:
         client = TravelPay(
-            settings(),
+            gateway_of(claim),
             product=claim.product,
             icn=str(claim.icn),
             work=work,

@@ -48,7 +48,7 @@ def tell(session: Session, claim: Claim, state: str) -> Sequence[UUID]:
     error = notifications.error_of(session, claim.id)
     chosen = template(claim, state, error)
     metrics.claims_outcome.labels(claim.product, _OUTCOMES[chosen]).inc()
-    if chosen is None:
+    if chosen is None or claim.told:
         return []
     skipped = _why_not(session, claim)
     line = config.settings().notify

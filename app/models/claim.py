@@ -15,15 +15,16 @@ class Claim(Workflow):
     """A claim workflow's own columns.
 
     `visit` is the keyed hash of client, ICN, station and wall-clock time. `appointment` holds dateTime, stationNumber,
-    type and complete as accepted; its name is sealed. `expenses` is the progress per expense
-    (`{type, state, expenseId}`, plus `ever_in_doubt`), `expense_details` what was asked for, sealed.
-    `undo` is what a rollback has done so far. `failed_in` is the state in which the claim failed. `claim_made`: the
-    upstream claim was made by this workflow; `adopt_expenses`: it may hold expenses that are to be matched first;
-    `create_doubted`: a create of this workflow was once in doubt.
+    type and complete as accepted; its name is sealed. `expenses` is the progress per expense (`{type, state, expenseId}`,
+    `doubted` where a call of it was ever in doubt), `expense_details` what was asked for, sealed. `undo` is what a
+    rollback has done so far. `failed_in` is the state in which the claim failed. `claim_made`: the upstream claim was
+    made by this workflow; `adopt_expenses`: it may hold expenses that are to be matched first; `create_doubted`: a
+    create of this workflow was once in doubt; `told`: the veteran was told of an earlier run, and is not told again.
     """
 
     __tablename__ = "claims"
     __mapper_args__ = {"polymorphic_identity": "claim"}
+    __allow_unmapped__ = True
 
     id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"), primary_key=True)
     run: Mapped[int] = mapped_column(default=1)
@@ -40,6 +41,7 @@ class Claim(Workflow):
     rollback_detail: Mapped[str | None]
     undo: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     failed_in: Mapped[str | None]
+    told: Mapped[bool] = mapped_column(default=False)
     btsss_token: Mapped[str | None] = mapped_column(Encrypted)
     veis_fingerprint: Mapped[str | None]
     appointment_id: Mapped[str | None]
@@ -55,7 +57,8 @@ class Claim(Workflow):
 
     # Loaded beside the row: claim ids that this client's workflows for the same visit recorded, and whether any of them
     # saw no claim there and then had a create in doubt (contract 5.3, "ours").
-    own_claims = frozenset[str]()
-    visit_doubted = False
+    own_claims: frozenset[str] = frozenset()
+    visit_doubted: bool = False
+    through: Any = None  # the gateway of a caller without a database
 
     __table_args__: Any = (Index("ix_claims_visit", "visit"), Index("ix_claims_claim_id", "claim_id"))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Table, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from app import config, crypto, states
@@ -14,12 +15,17 @@ from app.models.claim import Claim
 from app.models.notification import Notification
 from app.models.orm import new_id
 from app.models.workflow import Move, Workflow
-from app.store.workflows import seconds
+from app.store import workflows
+from app.store.workflows import Seen, seconds
 
 _W: Table = Workflow.__table__  # type: ignore[assignment]
 _C: Table = Claim.__table__  # type: ignore[assignment]
 _BEGUN = func.statement_timestamp()  # one moment for all columns of the new row
 _SEALED = (Claim.icn, Claim.phone, Claim.expense_details, Claim.btsss_token)
+
+
+class Superseded(Exception):
+    """The visit is held by a newer claim."""
 
 
 class Client(Protocol):
@@ -57,7 +63,7 @@ def accept(session: Session, client: Client, new: NewClaim, *, correlation_id: s
     The unique index on the visit's slot decides, not a prior read; of any number of simultaneous calls one creates.
     """
     visit = visit_of(client.id, new)
-    slot = f"claim:{client.id}:{visit}"
+    slot = slot_of(client.id, visit)
     while True:
         created = _insert_workflow(session, client.id, slot, correlation_id=correlation_id, waiting=waiting)
         if created is not None:
@@ -66,6 +72,38 @@ def accept(session: Session, client: Client, new: NewClaim, *, correlation_id: s
         existing = session.scalar(select(_W.c.id).where(_W.c.slot == slot))
         if existing is not None:  # else it has just become free: try again
             return existing, False
+
+
+def slot_of(client_id: UUID, visit: str) -> str:
+    """What only one claim that blocks its visit can hold."""
+    return f"claim:{client_id}:{visit}"
+
+
+def reopen(session: Session, seen: Seen, claim: Claim, *, actor: str, lead: float, deadline: float) -> bool:
+    """Move a failed claim back to where it failed, for another run; it holds its visit again.
+
+    False: it has changed since it was read. Raises Superseded when another claim of the client holds the visit.
+    """
+    slot = slot_of(claim.client_id, claim.visit)
+    try:
+        with session.begin_nested():
+            return workflows.move(
+                session,
+                seen,
+                str(claim.failed_in),
+                actor=actor,
+                reason="retry",
+                holder=False,
+                lead=lead,
+                deadline=deadline,
+                slot=slot,
+                attempt=0,
+                crashes=0,
+                error=None,
+                asked=None,
+            )
+    except IntegrityError as error:
+        raise Superseded from error
 
 
 def visit_of(client_id: UUID, new: NewClaim) -> str:

@@ -1,6 +1,6 @@
 """Text messages: begin one, load one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -66,3 +66,8 @@ def begin(
     session.flush()
     session.execute(insert(Move).values(workflow_id=text_id, to=state, actor="worker", reason=skipped or template))
     return text_id
+
+
+def of_claim(session: Session, claim_id: UUID) -> Sequence[Notification]:
+    """All texts of a claim, of whatever run."""
+    return session.scalars(select(Notification).where(Notification.claim_id == claim_id)).all()

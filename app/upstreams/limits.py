@@ -41,8 +41,9 @@ class Limiter:
         give_up = time.monotonic() + _SHORT
         while (wait := self._wait(work.urgent)) > 0:
             if time.monotonic() + wait > give_up:
-                metrics.upstream_not_sent.labels(self._name, "limiter").inc()
-                raise errors.NotSent("limiter", after=wait + random.uniform(0, 0.5))
+                reason = "rate-limited" if self._closed_until > time.time() else "limiter"
+                metrics.upstream_not_sent.labels(self._name, reason).inc()
+                raise errors.NotSent(reason, after=wait + random.uniform(0, 0.5))
             work.renew()
             work.pause(wait)
 

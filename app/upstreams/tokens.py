@@ -142,7 +142,7 @@ class Cache:
             latest = self._latest
             if latest is not None and latest is not before and latest.usable:
                 return latest
-            return self._current() or self._first_of_processes(mint, give_up)
+            return self._first_of_processes(mint, give_up)
         finally:
             if held:
                 self._minting.release()

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import null
 
 from app import db, states
-from app.api import claim_view
 from app.api.claim_schema import TravelClaim
+from app.flows import claim_view
 from app.models.claim import Claim
 from app.models.notification import Notification
 from app.store import claims

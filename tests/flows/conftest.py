@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import redis
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import with_polymorphic
 
@@ -19,6 +20,7 @@ from app.models.workflow import Move, Workflow
 from app.steps import Failure, Ok, Step
 from app.store import claims, workflows
 from app.store.workflows import Seen
+from sandbox import Sandbox
 
 S = states.Claim
 POLICY = Policy(attempts=3, backoff=5, factor=3, backoff_max=900, find_after=5, settle=60, lease=65)
@@ -33,10 +35,11 @@ class Script:
 
     answers: dict[str, list[Any]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    effects: bool = True  # whether do announces a call with effects
 
     def verb(self, name: str, *, effects: bool) -> Callable[[Any, steps.Work], steps.Outcome]:
         def run(record: Any, work: steps.Work) -> steps.Outcome:
-            if effects:
+            if effects and self.effects:
                 work.intend(0)
             else:
                 work.renew()
@@ -171,3 +174,16 @@ def take(workflow_id: UUID, *, by: UUID | None = None, state: str = S.APPOINTMEN
 
 def perform(workflow_id: UUID, step: str = "create") -> bool:
     return engine.perform("claim", step, workflow_id)
+
+
+@pytest.fixture
+def quick(set_settings: Callable[..., None], database: None, upstreams: Sandbox, redis_server: Any) -> None:
+    """Short limits, so that silence is soon a timeout."""
+    set_settings(
+        TRAVEL_PAY_CONNECT_TIMEOUT=0.3,
+        TRAVEL_PAY_READ_TIMEOUT=0.6,
+        TRAVEL_PAY_AUTH_READ_TIMEOUT=0.6,
+        TRAVEL_PAY_SETTLE_SECONDS=60,
+        NOTIFY_TIMEOUT=0.6,
+    )
+    redis.Redis.from_url(redis_server.url).flushall()

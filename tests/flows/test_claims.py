@@ -22,19 +22,6 @@ MILEAGE = {"type": "mileage", "dateIncurred": "2026-03-02", "description": "mile
 PARKING = {"type": "parking", "dateIncurred": "2026-03-02", "description": "Garage", "costRequested": "12.5"}
 
 
-@pytest.fixture
-def quick(set_settings: Callable[..., None], database: None, upstreams: Sandbox, redis_server: Any) -> None:
-    """Short limits, so that silence is soon a timeout."""
-    set_settings(
-        TRAVEL_PAY_CONNECT_TIMEOUT=0.3,
-        TRAVEL_PAY_READ_TIMEOUT=0.6,
-        TRAVEL_PAY_AUTH_READ_TIMEOUT=0.6,
-        TRAVEL_PAY_SETTLE_SECONDS=60,
-        NOTIFY_TIMEOUT=0.6,
-    )
-    redis.Redis.from_url(redis_server.url).flushall()
-
-
 def accept(*, details: list[dict[str, Any]] | None = None, rollback: bool = False, **more: Any) -> UUID:
     """A claim as the API would store it."""
     with db.transaction() as session:

@@ -9,7 +9,7 @@ from app import config, db, errors
 from app.flows import engine, work
 from app.models.claim import Claim
 from app.models.orm import new_id
-from app.steps import Nothing, Ok, Rejected, Retry, Unknown
+from app.steps import Call, Nothing, Ok, Rejected, Retry, Unknown
 from app.store import workflows
 from tests.flows.conftest import (
     LATER,
@@ -147,15 +147,18 @@ def test_a_find_that_saw_nothing_counts_only_from_the_settle_time_on(script: Scr
     assert script.done == ["create.do", "create.find", "create.find", "create.do"]
 
 
-def test_a_find_begun_before_the_settle_time_does_not_count_however_late_it_ends(script: Script) -> None:
+def test_a_find_begun_before_the_settle_time_does_not_count_however_late_it_ends(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim = make()
+    clock = workflows.now
 
     def slow(record: Any, work_: Any) -> Nothing:
-        shift(claim, 100)
+        monkeypatch.setattr(workflows, "now", lambda session: clock(session) + timedelta(seconds=100))
         return Nothing()
 
     script.answers["create.do"] = [Unknown(failure=LOST)]
-    script.answers["create.find"] = [slow, Nothing()]
+    script.answers["create.find"] = [slow]
     perform(claim)
     shift(claim, 6)
     perform(claim)
@@ -428,3 +431,81 @@ def test_an_illegal_move_is_refused(script: Script) -> None:
     claim = make()
     with db.transaction() as session, pytest.raises(errors.IllegalMove):
         workflows.move(session, seen(claim), S.SUBMITTED, actor="worker")
+
+
+def test_an_undo_may_announce_its_calls_although_a_cancel_is_asked_for(script: Script) -> None:
+    claim = make(state=S.ROLLING_BACK, rollback=True, asked="cancel")
+    mine = take(claim, state=S.ROLLING_BACK)
+    assert mine
+    with db.statements() as session:
+        assert workflows.intend(session, mine, {"step": "rollback"}, lease=65, undoing=True)
+
+
+def test_a_move_by_the_api_takes_the_right_to_write_from_the_holder(script: Script) -> None:
+    claim = make(rollback=True)
+    mine = take(claim)
+    assert mine
+    with db.transaction() as session:
+        assert workflows.move(session, seen(claim), S.ROLLING_BACK, actor="client", holder=False)
+    assert row(claim).fence == mine.fence + 1
+
+
+def test_a_call_that_was_let_through_before_another_was_held_back_is_in_doubt(script: Script) -> None:
+    def limited(record: Any, work_: Any) -> Ok:
+        raise errors.NotSent("limiter", after=3)
+
+    script.answers["create.do"] = [limited]
+    claim = make()
+    perform(claim)
+    assert row(claim).in_doubt
+    assert row(claim).attempt == 1
+
+
+def test_a_call_held_back_before_anything_was_sent_uses_no_attempt(script: Script) -> None:
+    def limited(record: Any, work_: Any) -> Ok:
+        raise errors.NotSent("limiter", after=30)
+
+    script.answers["rollback.do"] = [limited]
+    claim = make(state=S.ROLLING_BACK)
+    perform(claim, "rollback")
+    after = row(claim)
+    assert (after.in_doubt, after.attempt, after.worker) == (False, 0, None)
+    assert 28 < due_in(claim) < 31
+
+
+def test_the_calls_of_a_holder_that_lost_its_lease_stay_in_the_timeline(script: Script) -> None:
+    claim = make()
+
+    def zombie(record: Any, work_: Any) -> Ok:
+        work_.note(Call(upstream="u", name="create", method="POST", path="x", status=200, outcome="ok", milliseconds=1))
+        write(claim, worker=None, fence=row(claim).fence + 1)
+        return Ok()
+
+    script.answers["create.do"] = [zombie]
+    perform(claim)
+    with db.statements() as session:
+        assert [entry["actor"] for entry in workflows.timeline(session, claim)] == ["u"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "status"),
+    [
+        ("breaker", "deadline-exceeded", 504),
+        ("limiter", "deadline-exceeded", 504),
+        ("rate-limited", "rate-limited", 429),
+    ],
+)
+def test_a_deadline_that_passes_while_waiting_names_what_was_waited_for(
+    script: Script, reason: str, code: str, status: int
+) -> None:
+    def held_back(record: Any, work_: Any) -> Ok:
+        raise errors.NotSent(reason, after=30)
+
+    script.answers["create.do"] = [held_back]
+    claim = make()
+    write(claim, deadline_at=row(claim).created_at)
+    script.effects = False
+    perform(claim)
+    after = row(claim)
+    assert after.state == S.FAILED
+    assert (after.error["code"], after.error["httpStatus"]) == (code, status)

@@ -41,6 +41,15 @@ def test_the_urgent_may_have_it_all_and_leave_nothing(state, work):
     assert passed(limiter, work) == 0
 
 
+def test_calls_refused_for_want_of_the_whole_use_up_nothing_of_the_rest(work):
+    limiter = Limiter("limited", 60, Shared(None))
+    work.urgent = True
+    passed(limiter, work)
+    work.urgent = False
+    passed(limiter, work)
+    assert limiter._own.get_window_stats(limiter._rest, "limited", "rest").remaining == 48
+
+
 def test_all_workers_share_one_limit(shared, work):
     first, second = Limiter("limited", 60, shared), Limiter("limited", 60, Shared(shared_url(shared)))
     with ThreadPoolExecutor(8) as pool:

@@ -265,6 +265,28 @@ def test_a_failed_mint_is_passed_on_and_the_next_caller_tries(state):
     assert one.get(mint).value == "token-2"
 
 
+@pytest.mark.parametrize("seconds", [0, 3300, 3541])
+def test_a_token_that_came_while_the_lock_was_taken_is_used(shared, monkeypatch, seconds):
+    """Another process finished between our look and our lock: no second mint."""
+    first, second, mint = cache(shared), cache(shared), Mint()
+    if seconds:
+        with at(0):
+            first.get(mint)
+    before, take = mint.count, first._take
+    with at(seconds):
+        monkeypatch.setattr(first, "_take", lambda: (second.get(mint), take())[1])
+        assert first.get(mint).value == second.get(mint).value == f"token-{before + 1}"
+    assert mint.count == before + 1
+
+
+def test_an_older_token_in_redis_does_not_replace_a_newer_one(shared):
+    one, mint = cache(shared), Mint()
+    old = one.get(mint)
+    newer = tokens.Token("newer", "f", old.issued + 5, old.life)
+    one._kept = newer
+    assert one.get(mint, seen="another") == newer
+
+
 def url(shared):
     known = shared.pool.connection_kwargs
     return f"redis://{known['host']}:{known['port']}/{known.get('db', 0)}"

@@ -18,7 +18,7 @@ _ERROR_MEMBERS = ("step", "httpStatus", "code", "message", "expenseIndex")
 def render(shown: Shown) -> dict[str, Any]:
     """The claim as JSON shows it. Nothing sealed is in it but the appointment's name."""
     claim, final = shown.claim, is_final(shown.claim.state)
-    error = _error(claim)
+    failed = error(claim)
     return {
         "id": str(claim.id),
         "state": claim.state,
@@ -34,12 +34,12 @@ def render(shown: Shown) -> dict[str, Any]:
         "claimId": claim.claim_id,
         "claimNumber": claim.claim_number,
         "status": claim.status,
-        "step": _step(claim, error),
+        "step": _step(claim, failed),
         "attempt": claim.attempt,
         "expenses": [_expense(claim, index, one) for index, one in enumerate(claim.expenses)],
         "rollback": _rollback(claim),
         "cancelRequested": claim.asked == "cancel" or claim.state == S.CANCELLED,
-        "error": error,
+        "error": failed,
         "text": _text(shown),
         "callback": None,
     }
@@ -85,7 +85,8 @@ def _rollback(claim: Claim) -> dict[str, Any]:
     return {"requested": claim.rollback, "result": claim.rollback_result, "detail": claim.rollback_detail}
 
 
-def _error(claim: Claim) -> dict[str, Any] | None:
+def error(claim: Claim) -> dict[str, Any] | None:
+    """The error object, in the states that show one."""
     if claim.error is None or claim.state not in _WITH_ERROR:
         return None
     members = {name: claim.error[name] for name in _ERROR_MEMBERS if name in claim.error}
