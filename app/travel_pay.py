@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import SecretStr
 from pydantic import ValidationError as _Invalid
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from app import config, errors, states
 from app.expenses import TYPES
@@ -43,9 +43,11 @@ class _Given(config.TravelPay):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type,  # noqa: ARG003 - pydantic's signature
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature, here and below
         init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
 

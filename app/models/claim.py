@@ -15,8 +15,8 @@ class Claim(Workflow):
     """A claim workflow's own columns.
 
     `visit` is the keyed hash of client, ICN, station and wall-clock time. `appointment` holds dateTime, stationNumber,
-    type and complete as accepted; its name is sealed. `expenses` is the progress per expense (`{type, state, expenseId}`,
-    `doubted` where a call of it was ever in doubt), `expense_details` what was asked for, sealed. `undo` is what a
+    type and complete as accepted; its name is sealed. `expenses` is the progress per expense: `type, state, expenseId`,
+    `doubted` where a call of it was ever in doubt; `expense_details`, sealed, is what was asked for. `undo` is what a
     rollback has done so far. `failed_in` is the state in which the claim failed. `claim_made`: the upstream claim was
     made by this workflow; `adopt_expenses`: it may hold expenses that are to be matched first; `create_doubted`: a
     create of this workflow was once in doubt; `told`: the veteran was told of an earlier run, and is not told again.
