@@ -35,15 +35,16 @@ up: $(INSTALLED) ## Run everything on this machine, send a sample of each line, 
 	@exec $(BIN)/throughline up
 
 test: $(INSTALLED) ## Run the whole test suite against its own Postgres and Redis
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile -q
 
-check: $(INSTALLED) ## Format, lint, types, import contracts, tests: what .ci/run runs
+check: $(INSTALLED) ## Format, lint, types, import contracts, the engine's model, tests: what .ci/run runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! grep -rnE --include='*.py' '\b(countdown|eta) *=|self\.retry\(' app tasks || \
 		{ echo "Long waits belong in Postgres (due_at), not in Celery messages"; exit 1; }
+	$(BIN)/python tests/model/engine_model.py >/dev/null
 	@$(MAKE) --no-print-directory test
 
 format: $(INSTALLED) ## Put the code into shape

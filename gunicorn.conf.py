@@ -12,6 +12,7 @@ threads = int(os.environ.get("WEB_THREADS", "32"))
 timeout = 60
 graceful_timeout = 30  # above the longest wait that `Prefer: wait` allows
 keepalive = 75  # above the idle time of usual load balancers, which otherwise hit connections being closed
+forwarder_headers = ""  # no header of a request changes the path it asks for
 control_socket_disable = True  # it would lie in the home folder, shared by every gunicorn of this user
 
 

@@ -82,6 +82,15 @@ def rotate_key(name: str) -> None:
     click.echo(key)
 
 
+@clients_group.command("webhook-secret")
+@click.argument("name")
+def renew_webhook_secret(name: str) -> None:
+    """Make the secret that signs a client's callbacks; it is printed once, and the one before it is used no more."""
+    with db.transaction() as session:
+        secret = clients.renew_webhook_secret(session, name)
+    click.echo(secret)
+
+
 @clients_group.command("list")
 def list_clients() -> None:
     """All clients, their scopes, product and toggles."""

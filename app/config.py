@@ -5,18 +5,30 @@ missing or malformed stops the process at start with one message that names ever
 default, and none is shown by `repr`.
 """
 
-import base64
 import functools
 import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import errors
+from app.variables import (
+    ApiKey,
+    CallbackHosts,
+    CallbackTokens,
+    DeletePath,
+    Filled,
+    HttpUrl,
+    Key,
+    Keys,
+    Origin,
+    Seconds,
+    Secret,
+    Uuid,
+)
 
 Product = Literal["pci", "oh"]
 Template = Literal["success", "duplicate", "error", "failure", "timeout"]
@@ -28,34 +40,6 @@ TRAVEL_PAY_VERSIONS = {
     "mileage": "v3",
     "expenses": "v1",
 }
-_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-
-
-def _http_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an http or https URL")
-    return url.rstrip("/")
-
-
-def _origin(url: str) -> str:
-    if urlsplit(_http_url(url)).path.strip("/"):
-        raise ValueError("must be an origin, without a path")
-    return _http_url(url)
-
-
-def _keys(text: object) -> object:
-    return text.split(",") if isinstance(text, str) else text
-
-
-def _key(secret: SecretStr) -> SecretStr:
-    try:
-        size = len(base64.b64decode(secret.get_secret_value().strip(), validate=True))
-    except ValueError as error:
-        raise ValueError("must be standard base64 of 32 bytes") from error
-    if size != 32:
-        raise ValueError(f"must be standard base64 of 32 bytes, not of {size}")
-    return secret
 
 
 def _versions(text: object) -> object:
@@ -70,34 +54,6 @@ def _versions(text: object) -> object:
         if not re.fullmatch(r"v[0-9]+", version):
             raise ValueError(f"{name} must look like v3")
     return {**TRAVEL_PAY_VERSIONS, **given}
-
-
-def _api_key(key: SecretStr) -> SecretStr:
-    if not re.fullmatch(rf".+-{_UUID}-{_UUID}", key.get_secret_value()):
-        raise ValueError("must be name-<service uuid>-<secret uuid>")
-    return key
-
-
-def _callback_tokens(token: SecretStr) -> SecretStr:
-    tokens = token.get_secret_value().split(",")
-    if not 1 <= len(tokens) <= 2 or any(len(one.strip()) < 32 for one in tokens):
-        raise ValueError("must be one token, or two separated by a comma, of 32 characters at least")
-    return token
-
-
-def _delete_path(path: str) -> str:
-    if path and "{claimId}" not in path:
-        raise ValueError("must hold {claimId}")
-    return path.strip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Origin = Annotated[str, AfterValidator(_origin)]
-Key = Annotated[SecretStr, AfterValidator(_key)]
-Filled = Annotated[str, Field(min_length=1)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Uuid = Annotated[str, Field(pattern=f"^{_UUID}$")]
 
 
 class _Group(BaseSettings):
@@ -128,7 +84,7 @@ class TravelPay(_Group):
     versions: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_versions)] = Field(
         default_factory=lambda: dict(TRAVEL_PAY_VERSIONS)
     )
-    delete_claim_path: Annotated[str, AfterValidator(_delete_path)] = ""
+    delete_claim_path: DeletePath = ""
     spaced_trip_types: bool = False
     connect_timeout: Seconds = 10
     read_timeout: Seconds = 45
@@ -172,6 +128,8 @@ class TravelClaims(_Group):
 
     deadline_seconds: Seconds = 86_400
     erase_after_seconds: Seconds = 2_592_000
+    callback_hosts: CallbackHosts = frozenset()
+    callback_insecure: bool = False
 
 
 class Notify(_Group):
@@ -180,7 +138,7 @@ class Notify(_Group):
     model_config = SettingsConfigDict(env_prefix="NOTIFY_")
 
     url: Origin
-    api_key: Annotated[SecretStr, AfterValidator(_api_key)]
+    api_key: ApiKey
     sms_sender_id_pci: Uuid | None = None
     sms_sender_id_oh: Uuid | None = None
     template_pci_success: Uuid | None = None
@@ -197,7 +155,7 @@ class Notify(_Group):
     backoff_seconds: Seconds = 30
     deadline_seconds: Seconds = 86_400
     settle_seconds: Seconds = 60
-    callback_token: Annotated[SecretStr, AfterValidator(_callback_tokens)]
+    callback_token: CallbackTokens
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -226,7 +184,7 @@ class Settings(_Group):
     database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://", repr=False)]
     redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://", repr=False)]
     broker_url: str = Field(default="", repr=False)
-    data_keys: Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys), Field(min_length=1)]
+    data_keys: Keys
     hash_key: Key
     secret_key: Annotated[SecretStr, Field(min_length=32)]
     release: str = ""
@@ -262,7 +220,7 @@ class Settings(_Group):
 def load() -> Settings:
     """Read and check the whole environment. Raises BadSettings that names every variable at fault."""
     problems: list[str] = []
-    lines: dict[str, Any] = {"travel_claims": _read(TravelClaims, problems)}
+    lines: dict[str, Any] = {"travel_claims": _read(TravelClaims, problems) or TravelClaims.model_construct()}
     for name, group, switch in (("travel_pay", TravelPay, "TRAVEL_PAY_URL"), ("notify", Notify, "NOTIFY_URL")):
         if os.environ.get(switch):
             lines[name] = _read(group, problems)

@@ -37,7 +37,8 @@ def celery() -> Celery:
         result_backend=None,
         task_send_sent_event=True,
         task_default_queue=WORK,
-        task_queues=[Queue(WAITING), Queue(WORK)],
+        # A routing key each: with the default one, every message would go to both queues.
+        task_queues=[Queue(name, routing_key=name) for name in QUEUES.values()],
         task_create_missing_queues=False,
         task_publish_retry=False,
         broker_connection_timeout=GIVE_UP_SECONDS,

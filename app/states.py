@@ -34,6 +34,12 @@ class Notification(StrEnum):
     FAILED = "failed"
 
 
+class ClaimCallback(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """One kind of workflow: where it starts, which moves exist, where it rests."""
@@ -55,7 +61,7 @@ class Machine:
         return self.states(state) in self.free
 
 
-_C, _N = Claim, Notification
+_C, _N, _B = Claim, Notification, ClaimCallback
 _STOPS = {_C.FAILED, _C.CANCELLED}
 _STOPS_WITH_UNDO = {*_STOPS, _C.ROLLING_BACK}
 _BEFORE_SUBMITTED = {_C.ACCEPTED, _C.AUTHORIZED, _C.APPOINTMENT_FOUND, _C.CREATED, _C.EXPENSED}
@@ -91,4 +97,12 @@ NOTIFICATION = Machine(
     finished=frozenset({_N.SENT, _N.DELIVERED, _N.UNDELIVERED, _N.SKIPPED, _N.FAILED}),
 )
 
-MACHINES: Mapping[str, Machine] = {machine.kind: machine for machine in (CLAIM, NOTIFICATION)}
+CLAIM_CALLBACK = Machine(
+    kind="claim-callback",
+    states=ClaimCallback,
+    start=_B.PENDING,
+    moves={_B.PENDING: frozenset({_B.DELIVERED, _B.UNDELIVERED})},
+    finished=frozenset({_B.DELIVERED, _B.UNDELIVERED}),
+)
+
+MACHINES: Mapping[str, Machine] = {machine.kind: machine for machine in (CLAIM, NOTIFICATION, CLAIM_CALLBACK)}

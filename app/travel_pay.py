@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from app import config, errors, states
 from app.expenses import TYPES
 from app.fields import faults
-from app.flows import claim_view
+from app.flows import claim_members
 from app.flows.claim_intake import Intake
 from app.flows.straight import Straight
 from app.models.claim import Claim
@@ -237,7 +237,7 @@ class TravelPay:
             correlation_id=claim.correlation_id,
         ).carry()
         if claim.state != states.Claim.SUBMITTED:
-            raise ClaimError(claim_view.error(claim) or {})
+            raise ClaimError(claim_members.error(claim) or {})
         return SubmittedClaim(
             claim_id=str(claim.claim_id),
             claim_number=claim.claim_number,

@@ -53,7 +53,13 @@ def _measure(folder: Path) -> list[targets.Row]:
         recovered = measures.recovery(on, say)
         say("stopping")
     return targets.rows(
-        plain=plain, plain_idle=plain_idle, claims=claims, checks=checks, drained=drained, idle=idle, recovered=recovered
+        plain=plain,
+        plain_idle=plain_idle,
+        claims=claims,
+        checks=checks,
+        drained=drained,
+        idle=idle,
+        recovered=recovered,
     )
 
 

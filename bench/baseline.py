@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from celery import Celery, chain, signals
 
@@ -28,7 +29,8 @@ for _signal in (
     _signal.receivers = []
 
 app = Celery("baseline", set_as_current=True)
-app.conf.update({name: value for name, value in ours.conf.changes.items() if name not in {"imports", "beat_schedule"}})
+_settings: dict[str, Any] = ours.conf.changes or {}
+app.conf.update({name: value for name, value in _settings.items() if name not in {"imports", "beat_schedule"}})
 
 
 def ends() -> Path:

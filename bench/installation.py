@@ -28,9 +28,7 @@ class BenchFailed(RuntimeError):
     """Something did not happen that had to; the text says what."""
 
 
-def wait_for(
-    what: Callable[[], T], *, seconds: float, why: str, log: Path | None = None, pause: float = 0.02
-) -> T:
+def wait_for(what: Callable[[], T], *, seconds: float, why: str, log: Path | None = None, pause: float = 0.02) -> T:
     """Poll until it is true; the value that was true. Raises BenchFailed, with the end of the log."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
@@ -166,7 +164,8 @@ class Installation:
 
     def ledger(self) -> Mapping[str, Any]:
         """Every effect at the upstreams so far."""
-        return self._control("GET", "ledger")
+        found: Mapping[str, Any] = self._control("GET", "ledger")
+        return found
 
     def _control(self, method: str, path: str, members: Mapping[str, object] | None = None) -> Any:
         body = json.dumps(members).encode() if members is not None else None

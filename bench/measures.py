@@ -10,12 +10,12 @@ from bench import load
 from bench.installation import BenchFailed, Installation, wait_for
 
 CHAINS = 400
-CLAIMS = 400
+CLAIMS = 300
 FIRST_CLAIMS = 32  # not timed: they warm up the web process
 HEALTH_CHECKS = 1_000
 IDLE = 30
 KILLS = 3
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 90.0
 TAKE_SECONDS = 30.0
 _HELD_CALL_SECONDS = 20
 
@@ -81,18 +81,18 @@ def _asked(on: Installation, requests: Sequence[load.Request], say: Say) -> Inta
 
 
 def drain(on: Installation, say: Say) -> Drained:
-    """(b) A fresh worker and the accepted claims, from its readiness to the last claim final. CPU includes the texts."""
+    """(b) The accepted claims, from a fresh worker's readiness to the last claim final. CPU includes the texts."""
     number = FIRST_CLAIMS + CLAIMS
     say(f"{number} claims wait; starting the worker")
     meter = Meter(on)
     ready = meter.start_worker("worker")
 
     def all_done() -> bool:
-        left = int(on.sql("SELECT count(*) FROM workflows WHERE wake_at IS NOT NULL"))
-        say(f"{left} claims and texts are left")
-        return left == 0
+        steps = int(on.sql("SELECT count(*) FROM moves WHERE of IS NOT NULL"))
+        say(f"{steps} of {6 * number} steps are done")
+        return steps == 6 * number
 
-    wait_for(all_done, seconds=DRAIN_SECONDS, why="every claim and text came to its end", pause=0.25)
+    wait_for(all_done, seconds=DRAIN_SECONDS, why="every claim and text came to its end", pause=1.0)
     last = on.sql("SELECT extract(epoch FROM max(finished_at)) FROM workflows WHERE kind = 'claim'")
     drained = meter.read(number, seconds=float(last) - ready)
     _each_once(on, number)
@@ -105,7 +105,9 @@ def _each_once(on: Installation, number: int) -> None:
     for kind in ("claims", "expenses", "submissions", "texts"):
         found = [entry["count"] for entry in ledger[kind]]
         if len(found) != number or any(count != 1 for count in found):
-            raise BenchFailed(f"{number} {kind} were to happen once each; the sandbox saw {len(found)}, {sum(found)} times")
+            raise BenchFailed(
+                f"{number} {kind} were to happen once each; the sandbox saw {len(found)}, {sum(found)} times"
+            )
 
 
 def idle(on: Installation, say: Say) -> Sequence[float]:
@@ -139,19 +141,27 @@ def _taken_again(on: Installation, names: list[str], number: int) -> float:
     match = {"correlation_id": f"bench-{number}"}
     on.fault(call="create-claim", fault="hang-after", seconds=_HELD_CALL_SECONDS, times=1, match=match)
     load.run(on.at.web, [load.claim(number, on.key)], threads=1, tick=_silent)
-    mine = "FROM workflows WHERE kind = 'claim' AND correlation_id = %s"
-    text = f"bench-{number}"
-    wait_for(lambda: on.sql(f"SELECT in_doubt {mine}", text), seconds=TAKE_SECONDS, why="the call was made")
-    holder, pid = on.sql(f"SELECT worker {mine}", text), on.sql(
-        f"SELECT pid FROM workers WHERE id = (SELECT worker {mine})", text
-    )
+    who = f"bench-{number}"
+    wait_for(lambda: on.sql(_HELD, who), seconds=TAKE_SECONDS, why="the call was made")
+    pid = on.sql(_HELD, who)
     name = next(name for name in names if on.pid(name) == pid)
     killed = time.monotonic()
     on.kill(name)
     names.remove(name)
-    again = f"SELECT worker IS NOT NULL AND worker <> %s OR state NOT IN ('appointment-found') {mine}"
-    wait_for(lambda: on.sql(again, holder, text), seconds=TAKE_SECONDS, why="taken again", pause=0.005)
+    wait_for(lambda: on.sql(_TAKEN, pid, who), seconds=TAKE_SECONDS, why="taken again", pause=0.005)
     return time.monotonic() - killed
+
+
+# The process that holds the claim with its call sent; and whether, since that one died, another one had it.
+_HELD = """
+    SELECT k.pid FROM workflows w JOIN workers k ON k.id = w.worker
+    WHERE w.kind = 'claim' AND w.correlation_id = %s AND w.in_doubt
+"""
+_TAKEN = """
+    SELECT w.state <> 'appointment-found' OR w.worker IS NOT NULL AND k.pid <> %s
+    FROM workflows w LEFT JOIN workers k ON k.id = w.worker
+    WHERE w.kind = 'claim' AND w.correlation_id = %s
+"""
 
 
 class Meter:
@@ -189,5 +199,3 @@ def median(values: Sequence[float]) -> float:
 
 def p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
-
-

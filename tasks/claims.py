@@ -1,4 +1,4 @@
-"""The steps of a travel claim as Celery tasks, in the order in which they are chained."""
+"""The steps of a travel claim, in the order in which they are chained, and of its callback as Celery tasks."""
 
 from tasks.steps import step
 
@@ -8,3 +8,4 @@ create_claim = step("claim", "claims.create_claim")
 add_expenses = step("claim", "claims.add_expenses")
 submit_claim = step("claim", "claims.submit_claim")
 rollback = step("claim", "claims.rollback")
+deliver = step("claim-callback", "claims.deliver")

@@ -3,9 +3,11 @@
 import structlog
 
 from app import clock, db, queue
+from app.flows import erasure as erasing
 from app.store import idempotency, ticks, workers
 
 SILENT_WORKERS_SECONDS = 3_600
+ERASURE_MINUTES, ERASURE_BATCHES = 10, 500
 
 log = structlog.get_logger("sweeps")
 
@@ -21,3 +23,20 @@ def retention() -> None:
         silent = workers.forget_silent(session, after=SILENT_WORKERS_SECONDS)
         old = ticks.forget(session)
     log.info("sweeps.retention", idempotency_keys=keys, workers=silent, ticks=old)
+
+
+@queue.celery().task(name="sweeps.erasure")
+def erasure() -> None:
+    """Every ten minutes: overwrite the personal data of claims that have been final for long enough, in batches."""
+    now = clock.now()
+    due = now.replace(minute=now.minute - now.minute % ERASURE_MINUTES, second=0, microsecond=0)
+    with db.transaction() as session:
+        if not ticks.claim(session, "erasure", due):
+            return
+    erased = 0
+    for _ in range(ERASURE_BATCHES):
+        count, more = erasing.erase_some()
+        erased += count
+        if not more:
+            break
+    log.info("sweeps.erasure", claims=erased)

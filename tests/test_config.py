@@ -56,6 +56,8 @@ MALFORMED = {
     "TRAVEL_PAY_SPACED_TRIP_TYPES": "perhaps",
     "TRAVEL_PAY_RATE_PER_MINUTE": "-1",
     "TRAVEL_CLAIMS_DEADLINE_SECONDS": "soon",
+    "TRAVEL_CLAIMS_CALLBACK_HOSTS": "https://hooks.example",
+    "TRAVEL_CLAIMS_CALLBACK_INSECURE": "perhaps",
     "NOTIFY_URL": "https://notify.example/base",
     "NOTIFY_API_KEY": "a-secret-without-ids",
     "NOTIFY_SMS_SENDER_ID_PCI": "nobody",
@@ -220,3 +222,15 @@ def test_a_product_without_credentials_names_the_variable(load: Load) -> None:
         settings.notify.sender("oh")
     with pytest.raises(errors.BadSettings, match="NOTIFY_TEMPLATE_OH_SUCCESS is missing"):
         settings.notify.template("oh", "success")
+
+
+def test_callbacks_go_nowhere_unless_hosts_are_listed(load: Load) -> None:
+    assert load(COMMON).travel_claims.callback_hosts == frozenset()
+    listed = load(COMMON, TRAVEL_CLAIMS_CALLBACK_HOSTS=" Hooks.example:443 , other.example:8443,").travel_claims
+    assert listed.callback_hosts == {"hooks.example", "other.example:8443"}
+
+
+@pytest.mark.parametrize("hosts", ["*", "hooks.example/path", "user@hooks.example", "hooks.example:70000", "a b"])
+def test_an_entry_of_the_list_that_is_no_host_is_refused(load: Load, hosts: str) -> None:
+    with pytest.raises(errors.BadSettings, match="TRAVEL_CLAIMS_CALLBACK_HOSTS must be a comma list"):
+        load(COMMON, TRAVEL_CLAIMS_CALLBACK_HOSTS=hosts)

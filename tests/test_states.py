@@ -12,13 +12,18 @@ from app.store import workflows
 from tests.store.conftest import columns, history, seen, workflow
 
 MACHINES = list(states.MACHINES.values())
-C, N = states.Claim, states.Notification
+C, N, B = states.Claim, states.Notification, states.ClaimCallback
 # The contracts' words, not derived from the code: travel-claims 3.1 and 3.2.
 FINISHED: dict[str, set[StrEnum]] = {
     "claim": {C.SUBMITTED, C.DUPLICATE, C.FAILED, C.ROLLED_BACK, C.ROLLBACK_FAILED, C.CANCELLED},
     "notification": {N.SENT, N.DELIVERED, N.UNDELIVERED, N.SKIPPED, N.FAILED},
+    "claim-callback": {B.DELIVERED, B.UNDELIVERED},
 }
-FREE: dict[str, set[StrEnum]] = {"claim": {C.FAILED, C.ROLLED_BACK, C.CANCELLED}, "notification": set()}
+FREE: dict[str, set[StrEnum]] = {
+    "claim": {C.FAILED, C.ROLLED_BACK, C.CANCELLED},
+    "notification": set(),
+    "claim-callback": set(),
+}
 BEFORE_SUBMITTED = [C.ACCEPTED, C.AUTHORIZED, C.APPOINTMENT_FOUND, C.CREATED, C.EXPENSED]
 LEGAL: dict[str, set[tuple[StrEnum, StrEnum]]] = {
     "claim": {
@@ -35,6 +40,7 @@ LEGAL: dict[str, set[tuple[StrEnum, StrEnum]]] = {
         *((N.SENT, state) for state in (N.DELIVERED, N.UNDELIVERED)),
         (N.UNDELIVERED, N.DELIVERED),
     },
+    "claim-callback": {(B.PENDING, B.DELIVERED), (B.PENDING, B.UNDELIVERED)},
 }
 
 

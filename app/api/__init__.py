@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import config, logs
-from app.api import auth, checks, claims, health, idempotency, openapi, problems, request_log
+from app.api import auth, checks, claims, health, idempotency, openapi, problems, receipts, request_log
 
 
 def create_app() -> Flask:
@@ -16,5 +16,6 @@ def create_app() -> Flask:
     for part in (request_log, idempotency, checks, problems, health, openapi):
         part.install(app)
     app.register_api(claims.api)
+    app.register_api(receipts.api)
     auth.verify(app)
     return app

@@ -1,8 +1,10 @@
 """Who may use a route: the key, the scope, and the switches of a line. A route that declares nothing is not served.
 
-A view declares its access with `needs(...)` or `open_to_all`; `verify()` refuses to start with a route that does not.
+A view declares its access with `needs(...)`, `for_notify` or `open_to_all`; `verify()` refuses to start with a route
+that does not.
 """
 
+import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,25 +26,32 @@ _EXISTS: Mapping[str, Callable[[config.Settings], bool]] = {"claims": lambda set
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What a route asks of its caller. `scopes`: any of them will do; none: the route is open to all.
+    """What a route asks of its caller. `scopes`: any of them will do; none: the route needs no key.
 
-    `line` names the toggle and the line of business; `most_bytes` is the longest body it takes.
+    `line` names the toggle and the line of business; `most_bytes` is the longest body it takes; `bare`: no body stands
+    for an empty object.
     """
 
     scopes: frozenset[str] = frozenset()
     line: str = ""
     most_bytes: int = 100 * KIB
+    bare: bool = False
 
 
-OPEN = Access()
+OPEN, NOTIFY = Access(), Access(line="claims")
 
 
-def needs(*scopes: str, line: str = "", most_bytes: int = 100 * KIB) -> Callable[[View], View]:
+def needs(*scopes: str, line: str = "", most_bytes: int = 100 * KIB, bare: bool = False) -> Callable[[View], View]:
     """Declare that a view needs a key with any of these scopes, and its line switched on."""
     if not set(scopes) <= set(clients.SCOPES) or not scopes:
         raise ValueError(f"{scopes} are no scopes")
-    asked = Access(scopes=frozenset(scopes), line=line, most_bytes=most_bytes)
+    asked = Access(scopes=frozenset(scopes), line=line, most_bytes=most_bytes, bare=bare)
     return lambda view: _declare(view, asked)
+
+
+def for_notify(view: View) -> View:
+    """Declare that a view is for Notify, which shows a token instead of a key."""
+    return _declare(view, NOTIFY)
 
 
 def open_to_all(view: View) -> View:
@@ -103,6 +112,20 @@ def check_key() -> None:
         )
     g.caller = found
     structlog.contextvars.bind_contextvars(client=found.name)
+    if access().line:
+        structlog.contextvars.bind_contextvars(line=access().line)
+    if found.product:
+        structlog.contextvars.bind_contextvars(product=found.product)
+
+
+def check_token() -> None:
+    """401 without a token of Notify's. Each token is compared to its end, so that time tells nothing about them."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    notify = config.settings().notify
+    tokens = notify.callback_token.get_secret_value().split(",") if notify else []
+    fits = [hmac.compare_digest(clients.digest(token.strip()), clients.digest(sent.strip())) for token in tokens]
+    if scheme.lower() != "bearer" or not any(fits):
+        raise errors.Refused(401, "unauthorized", "Send a valid token.", headers={"WWW-Authenticate": "Bearer"})
 
 
 def check_scope() -> None:

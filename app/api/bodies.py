@@ -64,7 +64,8 @@ def check_json() -> None:
     if not _takes_body():
         return
     try:
-        request.document = parse(request.get_data())  # type: ignore[attr-defined]
+        body = request.get_data()
+        request.document = {} if auth.access().bare and not body else parse(body)  # type: ignore[attr-defined]
     except (ValueError, RecursionError) as error:
         raise errors.Refused(400, "malformed-json", f"The body cannot be read as JSON: {_reason(error)}.") from error
     if not isinstance(request.get_json(), dict):

@@ -1,4 +1,4 @@
-"""The order in which a request is checked, for all routes that need a key. The first check that fails answers.
+"""The order in which a request is checked, for all routes that are not open to all. The first check that fails answers.
 
 Route and method come before, the body's fields and the row's state after. Source: travel-claims contract, 2.1.
 """
@@ -10,7 +10,8 @@ from flask import Flask, Response, current_app, g, request
 from app import errors
 from app.api import auth, bodies, headers, idempotency
 
-CHECKS: tuple[Callable[[], Response | None], ...] = (
+Checks = tuple[Callable[[], Response | None], ...]
+CHECKS: Checks = (
     auth.check_key,
     auth.check_scope,
     auth.check_toggle,
@@ -19,6 +20,13 @@ CHECKS: tuple[Callable[[], Response | None], ...] = (
     headers.check_correlation_id,
     headers.check_idempotency_key,
     idempotency.check_stored_answer,
+    bodies.check_json,
+)
+NOTIFYS: Checks = (
+    auth.check_token,
+    bodies.check_size,
+    bodies.check_type,
+    headers.check_correlation_id,
     bodies.check_json,
 )
 
@@ -37,7 +45,7 @@ def _check() -> Response | None:
     if access is auth.OPEN:
         return None
     g.access = access
-    for check in CHECKS:
+    for check in NOTIFYS if access is auth.NOTIFY else CHECKS:
         answer = check()
         if answer is not None:
             return answer

@@ -89,3 +89,8 @@ class TravelClaim(_Shown):
     error: ClaimError | None
     text: ShownText
     callback: ShownCallback | None
+
+
+class TravelClaims(_Shown):
+    items: list[TravelClaim]
+    next: str | None = Field(description="The cursor of the next page; null on the last one.")

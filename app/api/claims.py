@@ -1,37 +1,71 @@
 """Travel claims over HTTP. Source: travel-claims contract, section 2."""
 
-import json
+from collections.abc import Mapping
 from uuid import UUID
 
-from flask import Response
+from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field
 
 from app import db, errors, logs, metrics
-from app.api import auth, headers, idempotency, openapi, problems, waiting
-from app.api.claim_schema import TravelClaim
-from app.flows import claim_view, dispatch
-from app.flows.claim_intake import Intake
+from app.api import auth, claim_answers, claim_query, examples, headers, idempotency, openapi, problems
+from app.api.claim_bodies import Cancel, ClaimPath, Intake, ListQuery, Retry
+from app.api.claim_schema import TravelClaim, TravelClaims
+from app.api.openapi import Good
+from app.flows import claim_requests, claim_view, dispatch
 from app.store import claims
 from app.store.clients import Caller
 
 api = APIBlueprint("claims", __name__, abp_tags=[Tag(name="Travel claims")], abp_security=openapi.KEY)
 log = logs.get("api.claims")
-_KEPT_HEADERS = ("Location", "Preference-Applied")
-
-
-class ClaimPath(BaseModel):
-    id: str = Field(json_schema_extra={"format": "uuid"})
+_PLACED = ("Location", "Preference-Applied")
+_WAITED = ("Preference-Applied",)
+_NO_PRODUCT = "none"  # an operator has none
+_REFUSED: Mapping[str, str] = {
+    "refused": "not-cancellable",
+    "not-retryable": "not-retryable",
+    "superseded": "superseded",
+    "data-erased": "data-erased",
+}
+_WHY: Mapping[str, str] = {
+    "not-cancellable": "The claim is final or being undone, or its submission has begun.",
+    "not-retryable": "Only a failed claim can be retried.",
+    "superseded": "The client has a newer claim for the same visit.",
+    "data-erased": "The personal data of this claim are erased.",
+}
 
 
 @api.post(
     "/travel-claims",
     summary="File a claim",
     description="One claim per visit: while the visit has a claim that is not failed, rolled-back or cancelled, the "
-    "answer is 200 with that one, and nothing of the new body is applied. 201: the caller waited, and it is final.",
+    "answer is 200 with that one, and nothing of the new body is applied.",
     operation_id="fileClaim",
-    responses=openapi.answers(TravelClaim, 200, 201, 202, refused=openapi.POST_REFUSALS),
+    responses=openapi.answers(
+        Good(
+            status=200,
+            says="The visit has this claim already.",
+            model=TravelClaim,
+            examples={"submitted": examples.SUBMITTED},
+            headers=_PLACED,
+        ),
+        Good(
+            status=201,
+            says="Accepted, waited for, and final: whatever its state is.",
+            model=TravelClaim,
+            examples={"submitted": examples.SUBMITTED, "failed": examples.FAILED},
+            headers=_PLACED,
+        ),
+        Good(
+            status=202,
+            says="Accepted.",
+            model=TravelClaim,
+            examples={"accepted": examples.ACCEPTED},
+            headers=_PLACED,
+        ),
+        refused=openapi.POST_REFUSALS,
+        instance="/travel-claims",
+    ),
 )
 @auth.needs("claims", line="claims", most_bytes=8 * auth.MIB)
 def file_claim(header: openapi.PostHeaders, body: Intake) -> Response:  # noqa: ARG001 - headers stand for the docs
@@ -45,18 +79,46 @@ def file_claim(header: openapi.PostHeaders, body: Intake) -> Response:  # noqa: 
             correlation_id=headers.correlation_id(),
             waiting=bool(wait),
         )
-        response = _answer(claims.view(session, claim_id, client.id), status=202 if created else 200)
-        response.headers["Location"] = f"/travel-claims/{claim_id}"
+        response = claim_answers.answer(claims.view(session, claim_id, client.id), status=202 if created else 200)
+        response.headers["Location"] = claim_answers.path_of(claim_id)
         if created:
             idempotency.keep(session, response, final=wait is None)
             db.after_commit(session, lambda: _accepted(claim_id, client))
-    return response if wait is None else _waited(claim_id, wait, response)
+    return response if wait is None else claim_answers.waited(claim_id, wait, response, final=201)
 
 
 def _accepted(claim_id: UUID, client: Caller) -> None:
     metrics.claims_accepted.labels(product=client.product).inc()
-    log.info("claims.accepted", line="claims", claim=str(claim_id), product=client.product)
+    log.info("claims.accepted", line="claims", claim=str(claim_id), product=client.product, run=1)
     dispatch.enqueue(claim_id)
+
+
+@api.get(
+    "/travel-claims",
+    summary="List claims",
+    description="Newest first. Clients see their own claims, operators all. Claims that are added meanwhile neither "
+    "shift nor repeat what the following pages hold.",
+    operation_id="listClaims",
+    responses=openapi.answers(
+        Good(
+            status=200,
+            says="A page of claims.",
+            model=TravelClaims,
+            examples={"last": examples.PAGE, "more": examples.MORE, "none": {"items": [], "next": None}},
+        ),
+        refused=openapi.LIST_REFUSALS,
+        instance="/travel-claims",
+    ),
+)
+@auth.needs("claims", "operator", line="claims")
+def list_claims(header: openapi.GetHeaders, query: ListQuery) -> Response:  # noqa: ARG001 - both stand for the docs
+    """One more than fits is read, to know whether a page follows."""
+    page = claim_query.read(request.args, whose=auth.caller().id, client_id=claim_answers.owner())
+    with db.transaction() as session:
+        found = claims.listed(session, page.wanted, limit=page.limit + 1)
+    shown = found[: page.limit]
+    following = page.cursor_after(shown[-1]) if len(found) > page.limit else None
+    return claim_answers.json_answer({"items": [claim_view.render(one) for one in shown], "next": following})
 
 
 @api.get(
@@ -64,61 +126,119 @@ def _accepted(claim_id: UUID, client: Caller) -> None:
     summary="Show a claim",
     description="Clients see their own claims, operators all.",
     operation_id="showClaim",
-    responses=openapi.answers(TravelClaim, 200, refused=openapi.GET_REFUSALS),
+    responses=openapi.answers(
+        Good(
+            status=200,
+            says="The claim as it is now.",
+            model=TravelClaim,
+            examples={"accepted": examples.ACCEPTED, "submitted": examples.SUBMITTED, "failed": examples.FAILED},
+            headers=_WAITED,
+        ),
+        refused=openapi.GET_REFUSALS,
+        instance=examples.PLACE,
+    ),
 )
 @auth.needs("claims", "operator", line="claims")
 def show_claim(path: ClaimPath, header: openapi.GetHeaders) -> Response:  # noqa: ARG001 - headers stand for the docs
     """What is no claim of the caller's is not found, whatever else it is."""
-    owner = None if auth.acts_as_operator() else auth.caller().id
+    claim_id = claim_answers.claim_id(path.id)
     with db.transaction() as session:
-        shown = claims.view(session, _claim_id(path.id), owner)
-        response = _answer(shown)
+        response = claim_answers.answer(claims.view(session, claim_id, claim_answers.owner()))
     wait = headers.wait()
-    return response if wait is None else _waited(_claim_id(path.id), wait, response)
+    return response if wait is None else claim_answers.waited(claim_id, wait, response, final=200)
 
 
-def _claim_id(text: str) -> UUID:
-    """The id as a path holds it. Raises Refused for what is no id, as for an id that nobody has."""
-    try:
-        found = UUID(text)
-    except ValueError:
-        raise _not_found() from None
-    if str(found) != text.lower():
-        raise _not_found()
-    return found
+@api.post(
+    "/travel-claims/<id>/cancel",
+    summary="Cancel a claim",
+    description="Possible until its submission begins. What was made so far is undone where the claim asked for it.",
+    operation_id="cancelClaim",
+    responses=openapi.answers(
+        Good(
+            status=200,
+            says="Cancelled, or being undone.",
+            model=TravelClaim,
+            examples={"cancelled": examples.CANCELLED},
+            headers=_WAITED,
+        ),
+        Good(
+            status=202,
+            says="A call is in flight; when it has ended, no further step starts.",
+            model=TravelClaim,
+            examples={"requested": examples.CANCEL_REQUESTED},
+            headers=_WAITED,
+        ),
+        refused=(*openapi.POST_REFUSALS, "not-found", "not-cancellable"),
+        instance=f"{examples.PLACE}/cancel",
+    ),
+)
+@auth.needs("claims", line="claims", bare=True)
+def cancel_claim(path: ClaimPath, header: openapi.PostHeaders, body: Cancel) -> Response:  # noqa: ARG001 - for the docs
+    claim_id, owner = claim_answers.claim_id(path.id), auth.caller().id
+    _must_own(claim_id, owner)
+    done = claim_requests.cancel(claim_id)
+    _refuse(done)
+    return _went_through(claim_id, status=200 if done == "done" else 202)
 
 
-def _not_found() -> errors.Refused:
-    return errors.Refused(404, "not-found", "There is no such claim.")
+@api.post(
+    "/travel-claims/<id>/retry",
+    summary="Retry a failed claim",
+    description="The claim goes on where it failed, in another run. For its owner and for operators.",
+    operation_id="retryClaim",
+    responses=openapi.answers(
+        Good(
+            status=200,
+            says="Retried, waited for, and final.",
+            model=TravelClaim,
+            examples={"submitted": examples.SUBMITTED | {"run": 2}},
+            headers=_PLACED,
+        ),
+        Good(
+            status=202,
+            says="Another run has begun.",
+            model=TravelClaim,
+            examples={"retried": examples.RETRIED},
+            headers=_PLACED,
+        ),
+        refused=(*openapi.POST_REFUSALS, "not-found", "not-retryable", "superseded", "data-erased"),
+        instance=f"{examples.PLACE}/retry",
+    ),
+)
+@auth.needs("claims", "operator", line="claims", bare=True)
+def retry_claim(path: ClaimPath, header: openapi.PostHeaders, body: Retry) -> Response:  # noqa: ARG001 - for the docs
+    claim_id = claim_answers.claim_id(path.id)
+    owner = _must_own(claim_id, claim_answers.owner())
+    actor = "client" if owner == auth.caller().id else "operator"
+    _refuse(claim_requests.retry(claim_id, notify=bool(body.notify), actor=actor))
+    return _went_through(claim_id, status=202, location=claim_answers.path_of(claim_id))
 
 
-def _answer(shown: claims.Shown | None, *, status: int = 200) -> Response:
-    if shown is None:
-        raise _not_found()
-    return Response(json.dumps(claim_view.render(shown), ensure_ascii=False), status, content_type="application/json")
-
-
-def _waited(claim_id: UUID, seconds: int, first: Response) -> Response:
-    """The answer once the claim is final or the time is over; the first one if Postgres goes away meanwhile."""
-    first.headers["Preference-Applied"] = f"wait={seconds}"
-    try:
-        waiting.until(lambda: _is_final(claim_id), seconds=seconds)
-        with db.transaction() as session:
-            shown = claims.view(session, claim_id, None)
-    except Exception as error:
-        if db.unreachable(error):
-            return first
-        raise
-    created = shown is not None and first.status_code == 202 and claim_view.is_final(shown.claim.state)
-    response = _answer(shown, status=201 if created else first.status_code)
-    response.headers.extend({name: first.headers[name] for name in _KEPT_HEADERS if name in first.headers})
-    return response
-
-
-def _is_final(claim_id: UUID) -> bool:
+def _must_own(claim_id: UUID, client_id: UUID | None) -> UUID:
+    """Whose claim it is. Raises Refused where the caller may not see it."""
     with db.transaction() as session:
-        state = claims.state_of(session, claim_id)
-    return state is None or claim_view.is_final(state)
+        owner = claims.owner_of(session, claim_id)
+    if owner is None or client_id not in {None, owner}:
+        raise claim_answers.not_found()
+    claim_answers.name(claim_id)
+    return owner
+
+
+def _refuse(done: str) -> None:
+    kind = _REFUSED.get(done)
+    if kind:
+        raise errors.Refused(409, kind, _WHY[kind])
+
+
+def _went_through(claim_id: UUID, *, status: int, location: str = "") -> Response:
+    """Show what became of it. From here on a repeat with the same key is told at least this."""
+    wait = headers.wait()
+    with db.transaction() as session:
+        response = claim_answers.answer(claims.view(session, claim_id, None), status=status)
+        if location:
+            response.headers["Location"] = location
+        idempotency.keep(session, response, final=wait is None)
+    return response if wait is None else claim_answers.waited(claim_id, wait, response, final=200)
 
 
 @api.errorhandler(errors.Refused)
@@ -126,5 +246,6 @@ def _count_faults(refused: errors.Refused) -> Response:
     """Count each fault of a refused body."""
     if refused.kind == "validation-failed":
         for fault in refused.faults:
-            metrics.claims_refused.labels(product=auth.caller().product, code=fault["code"]).inc()
+            product = auth.caller().product or _NO_PRODUCT
+            metrics.claims_refused.labels(product=product, code=fault["code"]).inc()
     return problems.answer(refused)

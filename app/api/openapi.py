@@ -1,23 +1,41 @@
 """The API's own description: OpenAPI 3.1 at /openapi.json, made from the code, and pages to read it at /docs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from flask import Response, send_from_directory
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from app.api import auth, bodies, problems
+from app.api import auth, bodies, examples, problems
 from app.api.headers import CORRELATION, IDEMPOTENCY
 
+T = TypeVar("T", bound=BaseModel)
 KEY: list[dict[str, list[Any]]] = [{"key": []}]
-GET_REFUSALS = (400, 401, 403, 404, 500, 503)
-POST_REFUSALS = (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
-_SECURITY: SecuritySchemesDict = {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+NOTIFY: list[dict[str, list[Any]]] = [{"notify": []}]
+_ALL = ("invalid-request", "unauthorized", "internal-error", "unavailable")
+_KEYED = (*_ALL, "forbidden", "client-not-set-up", "feature-disabled")
+_WITH_BODY = ("malformed-json", "too-large", "unsupported-media-type", "validation-failed")
+LIST_REFUSALS = (*_KEYED, "invalid-parameter")
+GET_REFUSALS = (*_KEYED, "not-found")
+POST_REFUSALS = (*_KEYED, *_WITH_BODY, "idempotency-in-progress", "idempotency-mismatch")
+NOTIFY_REFUSALS = (*_ALL, *_WITH_BODY)
+_SECURITY: SecuritySchemesDict = {
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "notify": {"type": "http", "scheme": "bearer"},
+}
+_HEADERS = {
+    "Location": "Where the claim is.",
+    "Preference-Applied": "The seconds that were waited for at most, where the request asked to wait.",
+    "Retry-After": "Seconds until it is worth another try.",
+    "WWW-Authenticate": "What to send.",
+}
+_OF_REFUSALS = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}
 _UI = ("flask_openapi3_swagger", "templates/swagger")  # the pages' scripts and styles, served from the package
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -87,11 +105,53 @@ def application() -> OpenAPI:
     return app
 
 
-def answers(model: type[BaseModel], *statuses: int, refused: Sequence[int]) -> ResponseDict:
-    """The documented answers of a route: `model` for these statuses, a problem for the refusals."""
+@dataclass(frozen=True, kw_only=True)
+class Good:
+    """A documented answer that is no refusal. `model` None: without a body."""
+
+    status: int
+    says: str
+    model: type[BaseModel] | None = None
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    headers: Sequence[str] = ()
+
+
+def answers(*good: Good, refused: Sequence[str], instance: str) -> ResponseDict:
+    """The documented answers of a route: what is given, and a problem for each kind of refusal, all with examples."""
+    told: dict[Any, Any] = {one.status: _good(one) for one in good}
     schema = {"$ref": "#/components/schemas/Problem"}
-    problem = {"content": {problems.MEDIA_TYPE: {"schema": schema}}}
-    return {**dict.fromkeys(statuses, model), **{status: dict(problem) for status in refused}}
+    for status, shown in examples.refusals(refused, instance=instance).items():
+        content = {problems.MEDIA_TYPE: {"schema": schema, "examples": shown}}
+        told[status] = {"content": content, "headers": _headers(_OF_REFUSALS.get(status, ()))}
+    return told
+
+
+def _good(one: Good) -> Any:
+    """The model with what the generator adds to its answer; a plain dictionary where there is no body."""
+    extra = {"description": one.says, "headers": _headers(one.headers)}
+    if one.model is None:
+        return extra
+    return described(one.model, **extra, examples={name: {"value": value} for name, value in one.examples.items()})
+
+
+def _headers(names: Sequence[str]) -> dict[str, Any]:
+    return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}
+
+
+def described(model: type[T], **extra: Any) -> type[T]:
+    """The same model, with what the generator is to say about it in one place (`examples`, `headers`, ...)."""
+    same: type[T] = create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__)
+    return documented(**extra)(same)
+
+
+def documented(**extra: Any) -> Callable[[type[T]], type[T]]:
+    """Decorate a body's model with what its documentation says beside its schema (`examples`, `required`)."""
+
+    def decorate(model: type[T]) -> type[T]:
+        model.model_config = cast("ConfigDict", {**model.model_config, "openapi_extra": extra})
+        return model
+
+    return decorate
 
 
 def install(app: OpenAPI) -> None:

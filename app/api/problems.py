@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,15 +15,20 @@ RETRY_AFTER = "5"
 MEDIA_TYPE = "application/problem+json"
 _TITLES: Mapping[str, str] = {
     "client-not-set-up": "The client is not set up",
+    "data-erased": "The claim's data are erased",
     "feature-disabled": "This line is switched off",
     "forbidden": "Not allowed",
     "idempotency-in-progress": "The request is still being accepted",
     "idempotency-mismatch": "The idempotency key belongs to another request",
     "internal-error": "Something went wrong here",
+    "invalid-parameter": "The query is not valid",
     "invalid-request": "The request is not valid",
     "malformed-json": "The body is not valid JSON",
     "method-not-allowed": "The method is not allowed here",
+    "not-cancellable": "The claim cannot be cancelled",
     "not-found": "There is nothing here",
+    "not-retryable": "The claim cannot be retried",
+    "superseded": "The visit has a newer claim",
     "too-large": "The body is too long",
     "unauthorized": "The key is missing or unknown",
     "unavailable": "Not available at the moment",
@@ -34,7 +40,7 @@ log = logs.get("api")
 
 
 class Fault(BaseModel):
-    """One field at fault. `pointer` is a JSON pointer into the body, or `header:Name`."""
+    """One field at fault. `pointer` is a JSON pointer into the body, `?name` or `header:Name`."""
 
     model_config = ConfigDict(json_schema_extra=fields.untitled)
 
@@ -77,17 +83,23 @@ def problem(
     faults: Sequence[Mapping[str, str]] = (),
     extra_headers: Mapping[str, str] | None = None,
 ) -> Response:
+    body = document(status, kind, detail, faults, instance=request.path, correlation_id=headers.correlation_id())
+    return Response(json.dumps(body), status, extra_headers, content_type=MEDIA_TYPE)
+
+
+def document(
+    status: int, kind: str, detail: str, faults: Sequence[Mapping[str, str]], *, instance: str, correlation_id: str
+) -> dict[str, Any]:
+    """A problem as JSON shows it."""
     body = {
         "type": f"/problems/{kind}",
         "title": _TITLES.get(kind, kind.replace("-", " ").capitalize()),
         "status": status,
         "detail": detail,
-        "instance": request.path,
-        "correlationId": headers.correlation_id(),
+        "instance": instance,
+        "correlationId": correlation_id,
     }
-    if faults:
-        body["errors"] = list(faults)
-    return Response(json.dumps(body), status, extra_headers, content_type=MEDIA_TYPE)
+    return body | ({"errors": list(faults)} if faults else {})
 
 
 def unavailable() -> Response:
@@ -114,7 +126,12 @@ def _unexpected(error: Exception) -> Response:
 def refuse_body(error: ValidationError) -> Response:
     """Refuse a body with all its faults. Always raises."""
     count, told = error.error_count(), fields.faults(error, tags=tuple(expenses.TYPES))[: fields.MOST_FAULTS]
-    detail = "1 field is at fault." if count == 1 else f"{count} fields are at fault."
+    detail = at_fault(count, "field")
     if count > len(told):
         detail += f" The first {len(told)} are listed."
     raise errors.Refused(422, "validation-failed", detail, faults=told)
+
+
+def at_fault(count: int, what: str) -> str:
+    """How many are at fault, as a sentence."""
+    return f"1 {what} is at fault." if count == 1 else f"{count} {what}s are at fault."

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app import expenses
-from app.flows.spoken import gateway_of, speaks
+from app.flows.spoken import gateway_of, noting_a_lost_claim, speaks
 from app.models.claim import Claim
 from app.steps import Ended, Nothing, Ok, Outcome, Unknown, Work
 from app.upstreams.travel_pay import TravelPay
@@ -40,7 +40,7 @@ def add_expense(claim: Claim, work: Work, client: TravelPay) -> Outcome:
             index=index,
         )
     except Ended as ended:
-        raise _at_expense(claim, ended, index) from ended
+        raise _at_expense(claim, noting_a_lost_claim(claim, ended), index) from ended
     return Ok(values={"expenses": _with(claim, index, state="added", expenseId=expense_id), "status": "Saved"})
 
 
@@ -87,15 +87,20 @@ def surplus_expenses(claim: Claim, upstream: Sequence[Any], wanted: dict[str, An
 
 
 def is_equal(one: Any, wanted: dict[str, Any]) -> bool:
-    """Contract 5.4: type, day, description, and cost by value where the type has one. A type may hide in the name."""
-    kind = expenses.TYPES[wanted["type"]]
-    names = {(one.type or "").casefold(), (one.name or "").casefold()}
+    """Contract 5.4: type, day, description, and cost by value where the type has one."""
     return (
-        bool(names & {name.casefold() for name in (wanted["type"], kind.shown_as)})
+        _type_of(one) == wanted["type"]
         and (one.date_incurred or "")[:10] == wanted["dateIncurred"]
         and one.description == wanted["description"]
-        and (not kind.has_cost or _money(one.cost) == _money(wanted["costRequested"]))
+        and (not expenses.TYPES[wanted["type"]].has_cost or _money(one.cost) == _money(wanted["costRequested"]))
     )
+
+
+def _type_of(one: Any) -> str | None:
+    """The type of an expense as read back. `Other` may be any type: then the name tells, where it is one's."""
+    words = {name.casefold(): word for word, kind in expenses.TYPES.items() for name in (word, kind.shown_as)}
+    told = [words[said.casefold()] for said in (one.type, one.name) if said and said.casefold() in words]
+    return next((word for word in told if word != "other"), "other" if told else None)
 
 
 def _money(value: object) -> Decimal | None:

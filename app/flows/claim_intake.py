@@ -1,9 +1,9 @@
 """The body of POST /travel-claims. Source: travel-claims contract, 2.2. The expenses follow from `app.expenses`."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from app import expenses
+from app import callback_urls, config, expenses
 from app.expenses import Expense
 from app.fields import Body, OneOf, fault
 from app.store.claims import NewClaim
@@ -26,6 +26,10 @@ _DATE_TIME = re.compile(
 )
 _DATE_ONLY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EDIPI_ALONE = "An EDIPI cannot be used on its own; send the veteran's ICN in icn."
+_URL_REFUSED: Mapping[str, str] = {
+    "not-https": "Must be an https URL.",
+    "callback-url-not-allowed": "Must be a plain URL (no user info, no fragment) of a host that may get callbacks.",
+}
 _ANY_ICN = "0000000000V000000"
 _ROUND_TRIP = TypeAdapter(list[Expense]).validate_python([{"type": "mileage", "tripType": "RoundTrip"}])
 
@@ -52,14 +56,12 @@ def _not_alone(edipi: Any) -> Any:
 
 
 def _callback_url(url: str) -> str:
-    """Callbacks go to allow-listed hosts only, and no host is on the list."""
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError:
-        scheme = ""
-    if scheme != "https":
-        raise fault("not-https", "Must be an https URL.")
-    raise fault("callback-url-not-allowed", "This host may not receive callbacks.")
+    """Callbacks go to hosts of the allow-list only."""
+    line = config.settings().travel_claims
+    refusal = callback_urls.refusal(url, line.callback_hosts, insecure=line.callback_insecure)
+    if refusal:
+        raise fault(refusal, _URL_REFUSED[refusal])
+    return url
 
 
 class _Alone:
@@ -126,4 +128,5 @@ class Intake(Body):
             expense_details=[expenses.details(one, visit_day=day) for one in asked],
             rollback=bool(self.rollback),
             phone=self.phone,
+            callback_url=self.callback_url,
         )

@@ -66,6 +66,7 @@ def _move_to_cancelled(session: Session, seen: Seen) -> bool:
         lead=config.settings().redispatch_seconds,
         deadline=ending.deadline,
         asked="cancel",
+        attempt=0,
     )
     if moved:
         workflows.save(session, Claim, seen.id, ending.values)

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from app import errors
-from app.flows import claim_expenses
+from app import errors, states
+from app.flows import claim_expenses, spoken
 from app.flows.spoken import speaks
 from app.models.claim import Claim
-from app.steps import Ended, Failure, Nothing, Ok, Outcome, Rejected, Unknown, Work
+from app.steps import Ended, Failure, Nothing, Ok, Outcome, Rejected, Retry, Unknown, Work
 from app.upstreams import travel_pay_answers as answers
 from app.upstreams.travel_pay import TravelPay
 from app.upstreams.travel_pay_answers import Appointment, ClaimDetails
 
 ALREADY_FILED = "A claim already exists for this appointment."
 _READ_AGAIN_SECONDS = 2.0
+ROLLING_BACK = states.Claim.ROLLING_BACK
 
 
 @speaks
@@ -62,46 +63,53 @@ def _appointment(claim: Claim, client: TravelPay) -> Appointment:
 # create_claim
 
 
+def claim_is_there(claim: Claim) -> bool:
+    """Whether create_claim is through; an associated claim that was only forgotten leaves it to be created."""
+    return claim.claim_id is not None
+
+
 @speaks
 def create_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
     if claim.associated_claim_id or claim.associated_claim_number:
-        taken = _already_there(claim, client)
-        if taken is not None:
-            return taken
+        return _already_there(claim, client)
     try:
         claim_id = client.create_claim(str(claim.appointment_id))
     except Ended as ended:
         if isinstance(ended.outcome, Unknown):
             return replace(ended.outcome, values={**ended.outcome.values, "create_doubted": True})
         if answers.is_duplicate(ended):
-            return _answered_duplicate(claim, client, _sentence(ended))
+            return _answered_duplicate(claim, client, ended)
         raise
     return Ok(values={"claim_id": claim_id, "claim_made": True, "status": "Incomplete"})
 
 
-def _sentence(ended: Ended) -> str:
-    failure = getattr(ended.outcome, "failure", None)
-    return failure.message if failure else ALREADY_FILED
-
-
-def _already_there(claim: Claim, client: TravelPay) -> Outcome | None:
-    """What find_appointment saw: adopt our own unfinished claim, else duplicate. None: it is gone, create."""
+def _already_there(claim: Claim, client: TravelPay) -> Outcome:
+    """What find_appointment saw: adopt our own unfinished claim, else duplicate. One that is gone is forgotten."""
     if not claim.associated_claim_id or not _ours(claim, claim.associated_claim_id):
         return _duplicate(ALREADY_FILED, number=claim.associated_claim_number)
     try:
         details = client.read_claim(claim.associated_claim_id)
     except Ended as ended:
         if ended.status == 404:
-            return None
+            return Ok(values={"associated_claim_id": None, "associated_claim_number": None})
         raise
     if answers.group(details.status) == "unfinished":
         return _adopted(claim, details)
     return _duplicate(ALREADY_FILED, number=details.claim_number or claim.associated_claim_number)
 
 
-def _answered_duplicate(claim: Claim, client: TravelPay, sentence: str) -> Outcome:
-    """Create was refused because there is a claim: resume it if it is our own, whatever else is a duplicate."""
-    found = _look_for_claims(claim, client)
+def _answered_duplicate(claim: Claim, client: TravelPay, refused: Ended) -> Outcome:
+    """Create was refused because there is a claim: resume it if it is our own, whatever else is a duplicate.
+
+    A look-up that is held back puts nothing in doubt: create was answered, and may be asked again.
+    """
+    failure = getattr(refused.outcome, "failure", None)
+    sentence = failure.message if failure else ALREADY_FILED
+    try:
+        found = _look_for_claims(claim, client)
+    except errors.NotSent as held_back:
+        late = Failure(code="deadline-exceeded", http_status=504, message=sentence)
+        return Retry(failure=late, after=held_back.after, free=True)
     own = [one for one in found if answers.group(one.status) == "unfinished" and _ours(claim, one.id)]
     if len(own) == 1:
         return _adopted(claim, own[0])
@@ -125,6 +133,8 @@ def find_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
     if len(unfinished) == 1 and _ours(claim, unfinished[0].id):
         adopted = _adopted(claim, unfinished[0])
         return replace(adopted, values={**adopted.values, **doubted})
+    if claim.state == ROLLING_BACK:
+        return Ok(values=doubted, reason="the claim that stands there is not ours")
     return _duplicate(ALREADY_FILED, number=(unfinished or found)[0].claim_number)
 
 
@@ -186,7 +196,7 @@ def submit_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
         status = client.submit(str(claim.claim_id))
     except Ended as ended:
         if not answers.is_already_submitted(ended):
-            raise
+            raise spoken.noting_a_lost_claim(claim, ended) from ended
         status = None
     return Ok(values=_read_back(claim, work, client, status))
 

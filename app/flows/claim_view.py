@@ -1,121 +1,20 @@
-"""A travel claim as its owner sees it. Source: travel-claims contract, 2.4: these members, in this order."""
+"""A travel claim as its owner sees it at this moment. Source: travel-claims contract, 2.4."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from app import states
+from app.flows import claim_members
 from app.flows.claims import FLOW
-from app.models.claim import Claim
 from app.store.claims import Shown
-
-S = states.Claim
-_WITH_ERROR = {S.FAILED, S.DUPLICATE, S.ROLLING_BACK, S.ROLLED_BACK, S.ROLLBACK_FAILED}
-_UNFINISHED_UPSTREAM = {None, "Incomplete", "Saved"}
-_ERROR_MEMBERS = ("step", "httpStatus", "code", "message", "expenseIndex")
 
 
 def render(shown: Shown) -> dict[str, Any]:
-    """The claim as JSON shows it. Nothing sealed is in it but the appointment's name."""
-    claim, final = shown.claim, is_final(shown.claim.state)
-    failed = error(claim)
-    return {
-        "id": str(claim.id),
-        "state": claim.state,
-        "final": final,
-        "product": claim.product,
-        "correlationId": claim.correlation_id,
-        "run": claim.run,
-        "createdAt": _time(claim.created_at),
-        "updatedAt": _time(claim.updated_at),
-        "dueAt": None if final else _time(claim.due_at),
-        "appointment": _appointment(claim),
-        "appointmentId": claim.appointment_id,
-        "claimId": claim.claim_id,
-        "claimNumber": claim.claim_number,
-        "status": claim.status,
-        "step": _step(claim, failed),
-        "attempt": claim.attempt,
-        "expenses": [_expense(claim, index, one) for index, one in enumerate(claim.expenses)],
-        "rollback": _rollback(claim),
-        "cancelRequested": claim.asked == "cancel" or claim.state == S.CANCELLED,
-        "error": failed,
-        "text": _text(shown),
-        "callback": None,
-    }
+    """The claim as JSON shows it, with the step in progress."""
+    state = shown.claim.state
+    step = None if FLOW.is_undoing(state) else FLOW.step_in(state)
+    return claim_members.render(shown, step=step.name if step else None)
 
 
 def is_final(state: str) -> bool:
     """Whether a claim in this state has come to its end."""
     return states.CLAIM.is_finished(state)
-
-
-def _time(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _appointment(claim: Claim) -> dict[str, Any]:
-    members = {name: claim.appointment.get(name) for name in ("dateTime", "stationNumber", "type", "complete")}
-    members["name"] = claim.appointment_name
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _step(claim: Claim, error: Mapping[str, Any] | None) -> str | None:
-    """The step in progress, or the one that went wrong."""
-    if error is not None:
-        return str(error["step"])
-    step = FLOW.step_in(claim.state)
-    return step.name if step is not None and not FLOW.is_undoing(claim.state) else None
-
-
-def _expense(claim: Claim, index: int, one: Mapping[str, Any]) -> dict[str, Any]:
-    intent = claim.intent or {}
-    lost = claim.in_doubt and intent.get("step") == "add_expenses" and intent.get("index") == index
-    return {
-        "index": index,
-        "type": one["type"],
-        "state": "in-doubt" if lost else one["state"],
-        "expenseId": one["expenseId"],
-    }
-
-
-def _rollback(claim: Claim) -> dict[str, Any]:
-    return {"requested": claim.rollback, "result": claim.rollback_result, "detail": claim.rollback_detail}
-
-
-def error(claim: Claim) -> dict[str, Any] | None:
-    """The error object, in the states that show one."""
-    if claim.error is None or claim.state not in _WITH_ERROR:
-        return None
-    members = {name: claim.error[name] for name in _ERROR_MEMBERS if name in claim.error}
-    return members | {
-        "claim": {"id": claim.claim_id, "state": claim_state(claim)},
-        "rollback": _rollback(claim),
-        "retryable": claim.error["retryable"],
-        "correlationId": claim.correlation_id,
-    }
-
-
-def claim_state(claim: Claim) -> str:
-    """What became of the upstream claim, as the error object tells it."""
-    undone = claim.undo.get("claim")
-    if undone in {"deleted", "gone"}:
-        return "deleted" if undone == "deleted" else "none"
-    if claim.claim_id is None:
-        lost = claim.in_doubt and (claim.intent or {}).get("step") == "create_claim"
-        return "unknown" if lost else "none"
-    if claim.status not in _UNFINISHED_UPSTREAM:
-        return str(claim.status)
-    progress = {one["state"] for one in claim.expenses}
-    if progress & {"added", "adopted"}:
-        return "Saved"
-    return "Incomplete" if "removed" in progress else claim.status or "Incomplete"
-
-
-def _text(shown: Shown) -> dict[str, Any]:
-    text = shown.text
-    if text is None:
-        return {"state": "none", "template": None, "reason": None}
-    return {"state": text.state, "template": text.template, "reason": text.reason}

@@ -4,19 +4,21 @@ Source: travel-claims contract, sections 3 and 5. The verbs live in `claim_steps
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app import config, metrics, states
+from app import config, db, logs, metrics, states
 from app.db import Session
-from app.flows import claim_expenses, claim_steps, claim_undo, texts
+from app.flows import callbacks, claim_expenses, claim_steps, claim_undo, texts
 from app.flows.flow import Ending, Flow, Policy, Verdict
 from app.models.claim import Claim
-from app.steps import Failure, Ok, Step
+from app.steps import Call, Failure, Ok, Outcome, Rejected, Retry, Step, Unknown
 from app.store import claims, clients, workflows
 
 S = states.Claim
 _MADE_NOTHING_YET = (S.ACCEPTED, S.AUTHORIZED)
+log = logs.get(__name__)
 
 
 def policy() -> Policy:
@@ -70,32 +72,59 @@ def _rolling_back(values: dict[str, Any]) -> Ending:
 
 
 def entered(session: Session, claim: Claim, state: str) -> Sequence[UUID]:
-    """Once final: the tokens are erased, the outcome is counted, and its one text begins."""
+    """Once final: the tokens are erased, the outcome is counted, and its one text and its callback begin."""
+    db.after_commit(session, partial(log.info, "claims.state", **_ids(claim), of=claim.state, to=str(state)))
     if not states.CLAIM.is_finished(state):
         return []
     workflows.save(session, Claim, claim.id, {"btsss_token": None, "veis_fingerprint": None})
     if claim.state == S.ROLLING_BACK:
-        metrics.claims_rollback.labels(claim.product, claim.rollback_result).inc()
-    if claim.in_doubt:
-        metrics.claims_in_doubt.labels(claim.product, str((claim.intent or {}).get("step")), "unresolved").inc()
-    return texts.tell(session, claim, state)
+        db.after_commit(session, metrics.claims_rollback.labels(claim.product, claim.rollback_result).inc)
+    seen = workflows.read(session, claim.id)  # as this move left it
+    if seen and seen.in_doubt:
+        step = str((seen.intent or {}).get("step"))
+        db.after_commit(session, metrics.claims_in_doubt.labels(claim.product, step, "unresolved").inc)
+    return [*texts.tell(session, claim, state), *callbacks.call_back(session, claim, state)]
 
 
 def observed(claim: Claim, verdict: Verdict) -> None:
-    """Contract section 7: each verb's end is counted and timed."""
-    product, step, outcome = claim.product, verdict.step, verdict.outcome
-    metrics.claims_step_seconds.labels(product, step, verdict.verb).observe(verdict.seconds)
+    """Contract section 7: each verb's end is counted, timed and logged. A call that was held back is none."""
+    outcome = verdict.outcome
+    if not isinstance(outcome, Ok | Rejected | Retry | Unknown) and verdict.verb == "do":
+        return
+    metrics.claims_step_seconds.labels(claim.product, verdict.step, verdict.verb).observe(verdict.seconds)
     if verdict.verb == "do":
-        metrics.claims_step.labels(product, step, type(outcome).__name__.lower()).inc()
-    elif isinstance(outcome, Ok):
-        metrics.claims_in_doubt.labels(product, step, "adopted").inc()
-    elif verdict.settled:
-        metrics.claims_in_doubt.labels(product, step, "repeated").inc()
-    failure = getattr(outcome, "failure", None)
-    if failure and verdict.calls:
-        last = verdict.calls[-1]
-        source = "auth" if last.upstream == "travel-pay-auth" or last.name == "system-token" else "btsss"
-        metrics.claims_step_errors.labels(product, step, _error_type(failure, last.status), source).inc()
+        metrics.claims_step.labels(claim.product, verdict.step, _word(outcome)).inc()
+    elif doubt := _how_the_doubt_ended(verdict):
+        metrics.claims_in_doubt.labels(claim.product, verdict.step, doubt).inc()
+    wrong = _what_went_wrong(verdict)
+    if wrong:
+        metrics.claims_step_errors.labels(claim.product, verdict.step, *wrong).inc()
+    _log_step(claim, verdict, wrong[0] if wrong else None)
+
+
+def _word(outcome: Outcome) -> str:
+    return type(outcome).__name__.lower()
+
+
+def _how_the_doubt_ended(verdict: Verdict) -> str | None:
+    if isinstance(verdict.outcome, Ok):
+        return "unresolved" if verdict.outcome.state == S.DUPLICATE else "adopted"
+    return "repeated" if verdict.settled else None
+
+
+def _what_went_wrong(verdict: Verdict) -> tuple[str, str] | None:
+    """Kind and source of the failed call that ended the verb; None where none did."""
+    failure = getattr(verdict.outcome, "failure", None)
+    if failure is None or isinstance(verdict.outcome, Ok):
+        return None
+    if failure.code == "appointment-not-found":
+        return "empty_response", "btsss"
+    last = next((call for call in reversed(verdict.calls) if call.outcome != "ok"), None)
+    return (_error_type(failure, last.status), _source(last)) if last else None
+
+
+def _source(call: Call) -> str:
+    return "auth" if call.upstream == "travel-pay-auth" or call.name == "system-token" else "btsss"
 
 
 def _error_type(failure: Failure, status: int | None) -> str:
@@ -104,6 +133,36 @@ def _error_type(failure: Failure, status: int | None) -> str:
     if status is not None:
         return "http"
     return "timeout" if failure.code == "upstream-timeout" else "connection"
+
+
+def _ids(claim: Claim) -> dict[str, Any]:
+    """What stands on every record about a claim."""
+    return {
+        "line": "claims",
+        "claim": str(claim.id),
+        "client": str(claim.client_id),
+        "product": claim.product,
+        "correlation_id": claim.correlation_id,
+        "run": claim.run,
+    }
+
+
+def _log_step(claim: Claim, verdict: Verdict, error_class: str | None) -> None:
+    failure = getattr(verdict.outcome, "failure", None)
+    log.info(
+        "claims.step",
+        **_ids(claim),
+        step=verdict.step,
+        verb=verdict.verb,
+        attempt=claim.attempt + 1,
+        outcome=_word(verdict.outcome),
+        http_status=verdict.calls[-1].status if verdict.calls else None,
+        code=failure.code if failure else None,
+        seconds=round(verdict.seconds, 3),
+        veis_token_present=claim.veis_fingerprint is not None,
+        btsss_token_present=claim.btsss_token is not None,
+        **({"failed_step": verdict.step, "error_class": error_class} if error_class else {}),
+    )
 
 
 STEPS = (
@@ -116,6 +175,7 @@ STEPS = (
         do=claim_steps.create_claim,
         find=claim_steps.find_claim,
         undo=claim_undo.delete_claim,
+        complete=claim_steps.claim_is_there,
     ),
     Step(
         name="add_expenses",

@@ -249,20 +249,21 @@ class Run:
     def _move(
         self, work: LeasedWork, outcome: Outcome, to: str, *, reason: str, failure: Failure | None = None, **more: Any
     ) -> Next:
-        columns = self._columns(work, failure)
+        columns = self._columns(work, to, failure)
         goes_on = self.held.move(work, outcome, to, reason=reason, columns=columns, **more)
         log.info("engine.moved", of=self.held.seen.state, to=to, reason=reason)
         return Next.CHAIN if goes_on else Next.STOP
 
-    def _columns(self, work: LeasedWork, failure: Failure | None) -> dict[str, Any]:
-        """The first error stands: what goes wrong while undoing never replaces it."""
+    def _columns(self, work: LeasedWork, to: str, failure: Failure | None) -> dict[str, Any]:
+        """The first error stands: what goes wrong while undoing never replaces it. Undo has attempts of its own."""
         if failure is None:
             return {"attempt": 0}
         if self.held.undoing:
             return {}
-        error = error_object(self.held.step.name, failure)
         tried = self.held.seen.attempt + (work.verb == "do")
-        return {"error": error, "attempt": tried, "release": config.settings().release}
+        error = error_object(self.held.step.name, failure, attempt=tried)
+        left = 0 if self.held.flow.is_undoing(to) else tried
+        return {"error": error, "attempt": left, "release": config.settings().release}
 
     def _later(self, work: LeasedWork, outcome: Outcome, *, after: float, attempt: int, intent: Any = None) -> Next:
         self.held.later(work, outcome, after=after, attempt=attempt, intent=intent)

@@ -165,8 +165,11 @@ class Holding:
             raise errors.LeaseLost(str(self.seen.id))
 
 
-def error_object(step: str, failure: Failure) -> dict[str, Any]:
-    """What `workflows.error` holds: the part of a contract's error object that does not depend on the line."""
+def error_object(step: str, failure: Failure, *, attempt: int) -> dict[str, Any]:
+    """What `workflows.error` holds: the part of a contract's error object that does not depend on the line.
+
+    `attempt`: how many times the step that failed was tried.
+    """
     return {
         "step": step,
         "httpStatus": failure.http_status,
@@ -174,4 +177,5 @@ def error_object(step: str, failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         **failure.extra,
         "retryable": failure.retryable,
+        "attempt": attempt,
     }

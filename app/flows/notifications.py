@@ -1,9 +1,10 @@
 """The text message: one step, sent once, found by its reference when the answer was lost. Contract 5.6."""
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
-from app import config, errors, states
+from app import config, db, errors, logs, states
 from app.db import Session
 from app.flows import texts
 from app.flows.flow import Ending, Flow, Policy, Verdict
@@ -13,6 +14,7 @@ from app.store import notifications
 from app.upstreams.notify import Notify
 
 S = states.Notification
+log = logs.get(__name__)
 _SEND_SECONDS = 15  # connecting and the library's own work, above its read limit
 
 
@@ -67,15 +69,31 @@ def asked(text: Notification) -> Ending:
 
 def entered(session: Session, text: Notification, state: str) -> Sequence[UUID]:
     """Count how the text ended. Its fate never changes the claim."""
-    if state == S.SENT:
-        texts.count(text.product, text.template, "success")
-    elif state in {S.FAILED, S.SKIPPED}:
-        texts.count(text.product, text.template, "error" if state == S.FAILED else "skipped")
+    result = {S.SENT: "success", S.FAILED: "error", S.SKIPPED: "skipped"}.get(S(state))
+    if result:
+        db.after_commit(session, partial(texts.count, text.product, text.template, result))
     return []
 
 
 def observed(text: Notification, verdict: Verdict) -> None:
-    """Texts are counted by their end alone."""
+    """One log record per try; texts are counted by their end alone."""
+    failure = getattr(verdict.outcome, "failure", None)
+    log.info(
+        "notifications.step",
+        line="claims",
+        claim=str(text.claim_id),
+        client=str(text.client_id),
+        product=text.product,
+        correlation_id=text.correlation_id,
+        run=text.run,
+        step=verdict.step,
+        verb=verdict.verb,
+        attempt=text.attempt + 1,
+        outcome=type(verdict.outcome).__name__.lower(),
+        http_status=verdict.calls[-1].status if verdict.calls else None,
+        code=failure.code if failure else None,
+        seconds=round(verdict.seconds, 3),
+    )
 
 
 FLOW = Flow(

@@ -47,3 +47,11 @@ def speaks(verb: Spoken) -> Callable[[Claim, Work], Outcome]:
         return replace(outcome, values={**client.changed, **outcome.values})
 
     return run
+
+
+def noting_a_lost_claim(claim: Claim, ended: Ended) -> Ended:
+    """The same ending; where Travel Pay answers 404 on a claim of ours, the row notes that it is gone."""
+    if ended.status != 404:
+        return ended
+    values = {**ended.outcome.values, "undo": {**claim.undo, "claim": "gone"}}
+    return Ended(replace(ended.outcome, values=values), status=404, message=ended.message, code=ended.code)

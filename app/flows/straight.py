@@ -18,6 +18,10 @@ from app.steps import Call, Ended, Failure, Nothing, Ok, Outcome, Rejected, Retr
 S = states.Claim
 REPEAT_AFTER = (1.0, 3.0)  # a `retry` is repeated twice
 _SILENCE = Failure(code="upstream-timeout", http_status=504, message="No answer was received.")
+_TOO_LATE = Failure(
+    code="deadline-exceeded", http_status=504, message="The deadline passed while waiting for the upstream."
+)
+_RATE_LIMITED = Failure(code="rate-limited", http_status=429, message="The upstream allows no more calls.")
 
 
 class _Stopped(Exception):
@@ -67,11 +71,11 @@ class Straight:
             try:
                 outcome = self._run(step)
             except _Stopped as stopped:
-                self.claim.error = error_object(step.name, stopped.failure)
+                self.claim.error = error_object(step.name, stopped.failure, attempt=0)
                 self._stop()
                 return
             if outcome.failure:
-                self.claim.error = error_object(step.name, outcome.failure)
+                self.claim.error = error_object(step.name, outcome.failure, attempt=0)
             self.claim.state = outcome.state or step.to
             if states.CLAIM.is_finished(self.claim.state):
                 return
@@ -130,7 +134,7 @@ class Straight:
         except Ended as ended:
             outcome = ended.outcome
         except errors.NotSent as held_back:
-            late = Failure(code="deadline-exceeded", http_status=504, message="The upstream took no call in time.")
+            late = _RATE_LIMITED if held_back.reason == "rate-limited" else _TOO_LATE
             if self.intended and not self.claim.in_doubt:
                 outcome = Unknown(failure=_SILENCE)
             else:

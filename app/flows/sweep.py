@@ -98,11 +98,14 @@ def _poisoned(session: Session, seen: Seen) -> None:
     record = flow.load(session, seen.id)
     ending = flow.failed(record, failure)
     columns: dict[str, Any] = (
-        {} if flow.is_undoing(seen.state) else {"error": holding.error_object(step.name if step else "", failure)}
+        {}
+        if flow.is_undoing(seen.state)
+        else {"error": holding.error_object(step.name if step else "", failure, attempt=seen.attempt)}
     )
     workflows.move(
         session, seen, ending.state, actor="sweep", reason="crashed",
-        crashes=0, deadline=ending.deadline, **columns,
+        crashes=0,
+        attempt=0 if flow.is_undoing(ending.state) else seen.attempt, deadline=ending.deadline, **columns,
         release=config.settings().release,
     )  # fmt: skip
     workflows.save(session, flow.table, seen.id, ending.values)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app import config, metrics, states
+from app import config, db, metrics, states
 from app.db import Session
 from app.models.claim import Claim
 from app.store import clients, notifications
@@ -47,7 +48,7 @@ def tell(session: Session, claim: Claim, state: str) -> Sequence[UUID]:
     """Begin the one text of this outcome, in the transaction that makes the claim final. Returns what to dispatch."""
     error = notifications.error_of(session, claim.id)
     chosen = template(claim, state, error)
-    metrics.claims_outcome.labels(claim.product, _OUTCOMES[chosen]).inc()
+    db.after_commit(session, metrics.claims_outcome.labels(claim.product, _OUTCOMES[chosen]).inc)
     if chosen is None or claim.told:
         return []
     skipped = _why_not(session, claim)
@@ -62,7 +63,8 @@ def tell(session: Session, claim: Claim, state: str) -> Sequence[UUID]:
         lead=config.settings().redispatch_seconds,
     )
     if skipped:
-        count(claim.product, chosen, "error" if skipped == "no-phone" else "skipped")
+        result = "error" if skipped == "no-phone" else "skipped"
+        db.after_commit(session, partial(count, claim.product, chosen, result))
     return [] if skipped else [text_id]
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, false
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -20,6 +20,7 @@ class Claim(Workflow):
     rollback has done so far. `failed_in` is the state in which the claim failed. `claim_made`: the upstream claim was
     made by this workflow; `adopt_expenses`: it may hold expenses that are to be matched first; `create_doubted`: a
     create of this workflow was once in doubt; `told`: the veteran was told of an earlier run, and is not told again.
+    `callback_wanted` stays when the URL is erased.
     """
 
     __tablename__ = "claims"
@@ -42,6 +43,8 @@ class Claim(Workflow):
     undo: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     failed_in: Mapped[str | None]
     told: Mapped[bool] = mapped_column(default=False)
+    callback_url: Mapped[str | None] = mapped_column(Encrypted)
+    callback_wanted: Mapped[bool] = mapped_column(default=False, server_default=false())
     btsss_token: Mapped[str | None] = mapped_column(Encrypted)
     veis_fingerprint: Mapped[str | None]
     appointment_id: Mapped[str | None]

@@ -27,6 +27,9 @@ def finished_sql() -> str:
     )
 
 
+_ERASABLE = "kind = 'claim' AND finished_at IS NOT NULL AND erased_at IS NULL"  # what follows from it goes along
+
+
 class Workflow(Table):
     """One piece of work on its way. See the design, section 3, for what each column is for."""
 
@@ -55,6 +58,7 @@ class Workflow(Table):
     created_at: Mapped[NewStamp]
     updated_at: Mapped[NewStamp]
     finished_at: Mapped[Stamp | None]
+    erased_at: Mapped[Stamp | None]
 
     __table_args__: Any = (
         CheckConstraint(_legal_states(), name="legal_state"),
@@ -67,6 +71,7 @@ class Workflow(Table):
         Index("ix_workflows_held", "worker", postgresql_where=text("worker IS NOT NULL")),
         Index("ix_workflows_kind_state", "kind", "state", postgresql_where=text("wake_at IS NOT NULL")),
         Index("ix_workflows_listing", "client_id", "kind", "created_at", "id"),
+        Index("ix_workflows_erasable", "finished_at", postgresql_where=text(_ERASABLE)),
     )
 
 

@@ -1,27 +1,31 @@
 """Travel claims in Postgres: accepting one per free visit, and reading them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import ColumnElement, Table, func, insert, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from app import config, crypto, states
+from app.models.callback import ClaimCallback
 from app.models.claim import Claim
+from app.models.client import Client as Owner
 from app.models.notification import Notification
 from app.models.orm import new_id
 from app.models.workflow import Move, Workflow
-from app.store import workflows
+from app.store import callbacks, workflows
 from app.store.workflows import Seen, seconds
 
 _W: Table = Workflow.__table__  # type: ignore[assignment]
 _C: Table = Claim.__table__  # type: ignore[assignment]
 _BEGUN = func.statement_timestamp()  # one moment for all columns of the new row
-_SEALED = (Claim.icn, Claim.phone, Claim.expense_details, Claim.btsss_token)
+_SEALED = (Claim.icn, Claim.phone, Claim.expense_details, Claim.callback_url, Claim.btsss_token)
+_UNSEALED = tuple(defer(column, raiseload=True) for column in _SEALED)
 
 
 class Superseded(Exception):
@@ -47,14 +51,31 @@ class NewClaim:
     expense_details: list[dict[str, Any]]
     rollback: bool
     phone: str | None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """All that a claim's owner may see: the row without what is sealed, and the newest text of its present run."""
+    """All that a claim's owner may see: the row without what is sealed, and the text and the callback that tell its
+    outcome.
+    """
 
     claim: Claim
     text: Notification | None
+    callback: ClaimCallback | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which claims to list: of one client or (None) of all, in any of these states (none named: in any), made between
+    two moments, both inclusive, and after (`older_than`) the last one that was listed before.
+    """
+
+    client_id: UUID | None
+    states: Sequence[str] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    older_than: tuple[datetime, UUID] | None = None
 
 
 def accept(session: Session, client: Client, new: NewClaim, *, correlation_id: str, waiting: bool) -> tuple[UUID, bool]:
@@ -146,6 +167,8 @@ def _insert_claim(session: Session, claim_id: UUID, client: Client, new: NewClai
         "expenses": [{"type": one["type"], "state": "pending", "expenseId": None} for one in new.expense_details],
         "expense_details": new.expense_details,
         "rollback": new.rollback,
+        "callback_url": new.callback_url,
+        "callback_wanted": new.callback_url is not None,
     }
     session.execute(insert(_C).values(**values))
     session.execute(insert(Move).values(workflow_id=claim_id, to=states.CLAIM.start, actor="client"))
@@ -156,17 +179,59 @@ def state_of(session: Session, claim_id: UUID) -> str | None:
     return session.scalar(select(_W.c.state).where(_W.c.id == claim_id))
 
 
+def owner_of(session: Session, claim_id: UUID) -> UUID | None:
+    """Whose claim it is; None: there is no such claim."""
+    return session.scalar(select(_W.c.client_id).where(_W.c.id == claim_id, _W.c.kind == states.CLAIM.kind))
+
+
 def view(session: Session, claim_id: UUID, client_id: UUID | None) -> Shown | None:
     """A claim as its owner may see it; `client_id` None: whoever owns it. None: there is no such claim."""
     statement = select(Claim).where(Claim.id == claim_id)
     if client_id is not None:
         statement = statement.where(Claim.client_id == client_id)
-    claim = session.scalar(statement.options(*(defer(column, raiseload=True) for column in _SEALED)))
-    if claim is None:
-        return None
-    of_this_run = select(Notification).where(Notification.claim_id == claim.id, Notification.run == claim.run)
-    newest = of_this_run.options(defer(Notification.phone), defer(Notification.personalisation))
-    return Shown(claim=claim, text=session.scalar(newest.order_by(Notification.created_at.desc()).limit(1)))
+    claim = session.scalar(statement.options(*_UNSEALED).execution_options(populate_existing=True))
+    return None if claim is None else _shown(session, [claim])[0]
+
+
+def listed(session: Session, wanted: Wanted, *, limit: int) -> list[Shown]:
+    """So many of the wanted claims, newest first. Each client's newest come from the index, whoever asks."""
+    made = (_W.c.created_at.desc(), _W.c.id.desc())
+    asked = select(_W.c.id, _W.c.created_at).where(_W.c.client_id == Owner.id, _W.c.kind == states.CLAIM.kind)
+    of_one = asked.where(*_filters(wanted)).order_by(*made).limit(limit).lateral()
+    whose = true() if wanted.client_id is None else Owner.id == wanted.client_id
+    found = select(of_one.c.id).select_from(Owner).join(of_one, true()).where(whose)
+    newest = found.order_by(of_one.c.created_at.desc(), of_one.c.id.desc()).limit(limit)
+    rows = session.scalars(select(Claim).where(Claim.id.in_(newest.scalar_subquery())).options(*_UNSEALED)).all()
+    return _shown(session, sorted(rows, key=lambda claim: (claim.created_at, claim.id), reverse=True))
+
+
+def _shown(session: Session, rows: Sequence[Claim]) -> list[Shown]:
+    texts, called = _texts(session, rows), callbacks.standing(session, rows)
+    return [Shown(claim=row, text=texts.get(row.id), callback=called.get(row.id)) for row in rows]
+
+
+def _filters(wanted: Wanted) -> Iterable[ColumnElement[bool]]:
+    if wanted.states:
+        yield _W.c.state.in_(wanted.states)
+    if wanted.since is not None:
+        yield _W.c.created_at >= wanted.since
+    if wanted.until is not None:
+        yield _W.c.created_at <= wanted.until
+    if wanted.older_than is not None:
+        yield tuple_(_W.c.created_at, _W.c.id) < tuple_(*wanted.older_than)
+
+
+def _texts(session: Session, shown: Sequence[Claim]) -> dict[UUID, Notification]:
+    """The text that each claim shows: the newest of its run, or of an earlier one that stands for it."""
+    of_these = select(Notification).where(Notification.claim_id.in_([claim.id for claim in shown]))
+    unsealed = of_these.options(defer(Notification.phone), defer(Notification.personalisation))
+    found: dict[UUID, Notification] = {}
+    claims = {claim.id: claim for claim in shown}
+    for message in session.scalars(unsealed.order_by(Notification.run, Notification.created_at)):
+        claim = claims[message.claim_id]
+        if message.run == claim.run or (claim.told and states.CLAIM.is_finished(claim.state)):
+            found[claim.id] = message
+    return {key: found[key] for key in found if claims[key].state != states.Claim.CANCELLED}
 
 
 def standing(session: Session) -> list[tuple[str, str, int, float]]:

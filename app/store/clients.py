@@ -71,6 +71,17 @@ def rotate(session: Session, name: str) -> str:
     return _new_key(session, client.id)
 
 
+def renew_webhook_secret(session: Session, name: str) -> str:
+    """Give a client the secret that signs its callbacks from now on, and return it. The one before it is gone.
+
+    Raises LookupError when there is no such client.
+    """
+    secret = f"whsec-{secrets.token_urlsafe(32)}"
+    named(session, name).webhook_secret = secret
+    session.flush()
+    return secret
+
+
 def _new_key(session: Session, client_id: UUID) -> str:
     key = secrets.token_urlsafe(32)
     session.add(ApiKey(digest=digest(key), client_id=client_id))

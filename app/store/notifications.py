@@ -1,10 +1,11 @@
-"""Text messages: begin one, load one."""
+"""Text messages: begin one, load one, take receipts for one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, null, select
+from sqlalchemy import Table, func, insert, null, select, update
 from sqlalchemy.orm import Session
 
 from app import states
@@ -13,6 +14,9 @@ from app.models.notification import Notification
 from app.models.orm import new_id
 from app.models.workflow import Move
 from app.store.workflows import NOW, W, seconds
+
+NOTIFY = "notify"  # the actor of what a receipt says
+_N: Table = Notification.__table__  # type: ignore[assignment]
 
 
 def load(session: Session, workflow_id: UUID) -> Notification:
@@ -71,3 +75,53 @@ def begin(
 def of_claim(session: Session, claim_id: UUID) -> Sequence[Notification]:
     """All texts of a claim, of whatever run."""
     return session.scalars(select(Notification).where(Notification.claim_id == claim_id)).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A text as far as a receipt concerns it."""
+
+    id: UUID
+    claim_id: UUID
+    product: str
+    template: str
+    correlation_id: str
+
+
+def told(session: Session, *, reference: str | None, notify_id: str | None) -> Told | None:
+    """The text that a receipt is about: by our reference, or by Notify's id where it has none. None: not ours.
+
+    From here to the end of the transaction no other receipt for the text is looked at.
+    """
+    columns = (Notification.id, Notification.claim_id, Notification.product, Notification.template)
+    about = select(*columns, Notification.correlation_id)
+    if reference is None:
+        about = about.where(Notification.notify_id == notify_id).order_by(Notification.created_at.desc()).limit(1)
+    elif (ours := _uuid(reference)) is not None:
+        about = about.where(Notification.id == ours)
+    else:
+        return None
+    row = session.execute(about).one_or_none()
+    if row is None:
+        return None
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"receipt {row.id}", 0))))
+    return Told(**row._mapping)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def had_receipt(session: Session, text_id: UUID, status: str) -> bool:
+    """Whether Notify has told this status of the text before."""
+    earlier = select(Move.id).where(Move.workflow_id == text_id, Move.actor == NOTIFY, Move.reason == status)
+    return session.scalar(select(earlier.exists())) or False
+
+
+def keep_notify_id(session: Session, text_id: UUID, notify_id: str) -> None:
+    """Store Notify's id of the text, unless one is known."""
+    unknown = update(_N).where(_N.c.id == text_id, _N.c.notify_id.is_(None))
+    session.execute(unknown.values(notify_id=notify_id))

@@ -46,7 +46,7 @@ def said(answer: Answer) -> tuple[str, str]:
     message, code = _of_object(document) if isinstance(document, dict) else ("", "")
     if not message and not isinstance(document, dict | list):
         message = " ".join((document if isinstance(document, str) else answer.text).split())
-    message = message or answer.reason or _phrase(answer.status)
+    message = message or answer.reason or phrase(answer.status)
     return logs.scrub(message)[:NOTE_LENGTH], code
 
 
@@ -80,7 +80,8 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _phrase(status: int) -> str:
+def phrase(status: int) -> str:
+    """The name of a status, in the words of HTTP."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:

@@ -5,6 +5,7 @@ A failure ends the verb by raising `outcomes.Failed`; what stops a call before i
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Request:
     """One call. `template` is its path as the timeline shows it, to be filled in with `ids`.
 
     `effect` is None for a call that may be repeated freely, else the index told to `work.intend`. `read` bounds the
-    exchange from the first byte sent to the last one received.
+    exchange from the first byte sent to the last one received, `whole` all of it, resolving the name included.
     """
 
     call: str
@@ -47,6 +48,7 @@ class Request:
     effect: int | None = None
     connect: float = 10
     read: float = 30
+    whole: float = math.inf
 
     @property
     def path(self) -> str:
@@ -88,9 +90,11 @@ class Upstream:
         pool: int = 32,
         shared: Shared | None = None,
         reading: outcomes.Reading | None = None,
+        dial: wire.Dial | None = None,
     ) -> None:
         self.name = name
         self._base = base_url.rstrip("/")
+        self._dial = dial
         self._reading = reading or outcomes.Reading()
         self._breaker = Breaker(name, shared or _ALONE)
         self._limiter = Limiter(name, per_minute, shared or _ALONE)
@@ -130,7 +134,8 @@ class Upstream:
             else:
                 work.intend(request.effect)
 
-        flight = wire.Flight(clear=clear, read=request.read)
+        ends = time.monotonic() + request.whole
+        flight = wire.Flight(clear=clear, read=request.read, ends=ends, dial=self._dial)
         try:
             with wire.flying(flight):
                 perform(self.session)

@@ -56,11 +56,12 @@ def _own_status(answer: Answer) -> int:
 class Reading:
     """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands.
 
-    `logged`: its own words (scrubbed) may stand in log records.
+    `said` are its own words about an error, scrubbed; `logged`: they may stand in log records.
     """
 
     of_status: Callable[[Answer, str, bool], steps.Outcome] = of_status
     status: Callable[[Answer], int] = _own_status
+    said: Callable[[Answer], tuple[str, str]] = said
     logged: bool = False
 
 
@@ -76,7 +77,7 @@ def lost(flight: wire.Flight, safe: bool) -> Failed:
 
 def refused(answer: Answer, reading: Reading, safe: bool) -> Failed:
     """An answer that is no success."""
-    message, code = said(answer)
+    message, code = reading.said(answer)
     return Failed(reading.of_status(answer, message, safe), status=answer.status, message=message, code=code)
 
 

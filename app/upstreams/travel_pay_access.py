@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from app import config, metrics, steps
+from app import config, logs, metrics, steps
 from app.upstreams import http, outcomes, shared, tokens
 from app.upstreams import travel_pay_answers as answers
 from app.upstreams.answers import Answer
 
+log = logs.get(__name__)
 _KEY_HEADER = "Ocp-Apim-Subscription-Key"
 
 
@@ -105,6 +106,14 @@ class Access:
 
     def _renewal(self, kind: str, reason: str) -> None:
         metrics.claims_token_renewals.labels(self._veteran.product, kind, reason).inc()
+        log.info(
+            "claims.token-renewed",
+            line="claims",
+            product=self._veteran.product,
+            correlation_id=self._veteran.work.correlation_id,
+            kind=kind,
+            reason=reason,
+        )
 
     def _current_veis(self) -> tokens.Token:
         if self._veis is None or not self._veis.usable:

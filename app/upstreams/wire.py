@@ -10,20 +10,28 @@ import contextvars
 import http.client
 import io
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
 
 MAX_BODY = 1024 * 1024
 _CHUNK = 64 * 1024
+
+
+class Dial(Protocol):
+    """Makes a connection to a host and port within so many seconds. Raises OSError."""
+
+    def __call__(self, host: str, port: int, *, seconds: float) -> socket.socket: ...
 
 
 @dataclass
@@ -31,11 +39,14 @@ class Flight:
     """One request on its way. `clear` is called directly before its first byte and may raise: then nothing is sent.
 
     Afterwards `answer` is the response with its body read, or `fault` says why there is none. `sent`: a byte may have
-    reached the other side. `late`: no answer within `read` seconds from the first byte on.
+    reached the other side. `late`: no answer within `read` seconds from the first byte on. `ends`: when all of it must
+    be over, by the monotonic clock. `dial` connects instead of the library.
     """
 
     clear: Callable[[], None]
     read: float
+    ends: float = math.inf
+    dial: Dial | None = None
     sent: bool = False
     late: bool = False
     answer: requests.Response | None = None
@@ -46,13 +57,15 @@ class Flight:
     def leave(self) -> None:
         if self.sent:
             return
+        if time.monotonic() >= self.ends:
+            raise TimeoutError("timed out")
         try:
             self.clear()
         except BaseException as stop:
             self.stopped = stop
             raise
         self.sent = True
-        self._deadline = time.monotonic() + self.read
+        self._deadline = min(time.monotonic() + self.read, self.ends)
 
     def left(self) -> float:
         """Seconds that remain. Raises TimeoutError when none do."""
@@ -105,6 +118,15 @@ class _Response(http.client.HTTPResponse):
 
 class _Connection(HTTPConnection):
     response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        dial = _flight.get().dial
+        if dial is None:
+            return super()._new_conn()
+        try:
+            return dial(self.host, int(self.port or self.default_port), seconds=float(self.timeout or 0))
+        except OSError as error:
+            raise NewConnectionError(self, type(error).__name__) from error
 
     def send(self, data: Any) -> None:
         flight = _flight.get()

@@ -12,6 +12,8 @@ from werkzeug.test import TestResponse
 from app import api, db
 from app.flows import dispatch
 from app.store import clients
+from tests.api.factories import claim, put_into
+from tests.api.texts import NOTIFY_ID, SECOND, TOKEN
 
 Post = Callable[..., TestResponse]
 
@@ -60,3 +62,32 @@ def post(http: FlaskClient, key: str) -> Post:
         return http.post("/travel-claims", headers={"x-api-key": key, **(headers or {})}, **rest)
 
     return send
+
+
+# Receipts
+
+
+@pytest.fixture
+def tokens(set_settings: Callable[..., None]) -> None:
+    """Two tokens of Notify, as during a rotation."""
+    set_settings(NOTIFY_CALLBACK_TOKEN=f"{TOKEN}, {SECOND}")
+
+
+@pytest.fixture
+def ended(post: Post) -> str:
+    """The id of a claim that is final, so that a text tells of it."""
+    made = str(post(claim(), headers={"X-Correlation-ID": "of-the-claim"}).json["id"])
+    put_into(made, "failed")
+    return made
+
+
+@pytest.fixture
+def send(http: FlaskClient, tokens: None) -> Post:
+    """POST a receipt with the token; `...` as a value takes a member away."""
+
+    def post(status: Any = "delivered", *, token: str = TOKEN, **members: Any) -> TestResponse:
+        body = {"id": NOTIFY_ID, "reference": None, "status": status, "notification_type": "sms", **members}
+        body = {name: value for name, value in body.items() if value is not ...}
+        return http.post("/callbacks/notify", json=body, headers={"Authorization": f"Bearer {token}"})
+
+    return post

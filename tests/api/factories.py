@@ -3,9 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func, null, update
 
 from app import db, states
+from app.models.claim import Claim
+from app.models.notification import Notification
 from app.models.workflow import Workflow
 
 ICN = "1012667122V019349"
@@ -62,3 +64,27 @@ def put_into(id: str, state: str, **columns: Any) -> None:
         columns["slot"] = None
     with db.transaction() as session:
         session.execute(update(Workflow.__table__).where(Workflow.__table__.c.id == UUID(id)).values(**columns))
+
+
+def visit(number: int) -> dict[str, Any]:
+    """A claim's body for a visit of its own."""
+    return claim(appointment={"dateTime": f"2026-03-02T10:{number:02}:00", "stationNumber": "983GC"})
+
+
+def add_text(claim_id: str, state: str = "sent", *, template: str = "error", **columns: Any) -> str:
+    """A text about a claim, as the engine would leave its row. Returns its id."""
+    if states.NOTIFICATION.is_finished(state):
+        columns = {"due_at": null(), "wake_at": null(), **columns}
+    with db.transaction() as session:
+        about = session.get_one(Claim, UUID(claim_id))
+        row = Notification(
+            state=state,
+            template=template,
+            client_id=about.client_id,
+            correlation_id=about.correlation_id,
+            claim_id=about.id,
+            **{"run": about.run, "product": about.product, **columns},
+        )
+        session.add(row)
+        session.flush()
+        return str(row.id)

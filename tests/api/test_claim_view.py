@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import null
+from sqlalchemy import func, null
 
 from app import db, states
 from app.api.claim_schema import TravelClaim
@@ -13,7 +13,7 @@ from app.models.claim import Claim
 from app.models.notification import Notification
 from app.store import claims
 from app.store.claims import Shown
-from tests.api.factories import claim, everything, put_into
+from tests.api.factories import add_text, claim, everything, put_into
 
 UPSTREAM = "7d0f2c1e-5b0a-4b86-9c3d-0a1f6e2b8c44"
 FAILURE = {
@@ -148,6 +148,33 @@ def test_the_text_of_the_present_run_is_shown(filed):
     assert shown(filed)["text"] == {"state": "skipped", "template": "error", "reason": "no-phone"}
     change(filed, run=2)
     assert shown(filed)["text"] == {"state": "none", "template": None, "reason": None}
+
+
+@pytest.mark.parametrize("state", list(states.Notification))
+def test_a_text_is_shown_in_whatever_state_it_is(filed, state):
+    put_into(filed, "failed")
+    add_text(filed, state, template="timeout")
+    assert shown(filed)["text"] == {"state": state, "template": "timeout", "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "text"),
+    [("failed", True, "sent"), ("failed", False, "none"), ("accepted", True, "none"), ("cancelled", True, "none")],
+)
+def test_where_the_new_outcome_is_not_told_the_text_of_the_earlier_run_stands(filed, state, told, text):
+    put_into(filed, "failed")
+    add_text(filed, "sent", run=1)
+    due = {} if states.CLAIM.is_finished(state) else {"due_at": func.now(), "wake_at": func.now()}
+    put_into(filed, state, **due)
+    change(filed, run=2, told=told)
+    assert shown(filed)["text"]["state"] == text
+
+
+def test_a_cancelled_claim_shows_no_text(filed):
+    put_into(filed, "failed")
+    add_text(filed, "sent")
+    put_into(filed, "cancelled")
+    assert shown(filed)["text"]["state"] == "none"
 
 
 @pytest.mark.parametrize("state", list(states.Claim))

@@ -37,6 +37,7 @@ def accept(*, details: list[dict[str, Any]] | None = None, rollback: bool = Fals
             expense_details=details or [MILEAGE],
             rollback=rollback,
             phone=more.get("phone", "+12025550143"),
+            callback_url=more.get("callback_url"),
         )
         return claims.accept(session, client, new, correlation_id=more.get("corr", "corr-1"), waiting=False)[0]
 
@@ -396,3 +397,11 @@ def test_one_mint_serves_many_claims(quick: None, upstreams: Sandbox) -> None:
     for minute in range(10):
         assert carry(accept(at=f"2026-03-02T10:{minute:02}:00")).state == S.SUBMITTED
     assert len(upstreams.calls(call="veis-token")) <= 1
+
+
+@pytest.mark.parametrize("call", ["add-expense", "submit-claim"])
+def test_a_claim_that_travel_pay_no_longer_knows_is_told_as_none(quick: None, upstreams: Sandbox, call: str) -> None:
+    upstreams.fault(call, "status", status=404, message="Claim not found")
+    done = carry(accept())
+    assert done.state == S.FAILED
+    assert claim_view.claim_state(done) == "none"

@@ -114,7 +114,7 @@ def test_rejected_is_never_repeated(script: Script) -> None:
     after = row(claim)
     assert (after.state, after.in_doubt) == (S.FAILED, False)
     assert after.error == {
-        "step": "create", "httpStatus": 422, "code": "rejected", "message": "No.", "retryable": True,
+        "step": "create", "httpStatus": 422, "code": "rejected", "message": "No.", "retryable": True, "attempt": 1,
     }  # fmt: skip
 
 
@@ -509,3 +509,17 @@ def test_a_deadline_that_passes_while_waiting_names_what_was_waited_for(
     after = row(claim)
     assert after.state == S.FAILED
     assert (after.error["code"], after.error["httpStatus"]) == (code, status)
+
+
+def test_undo_has_attempts_of_its_own(script: Script) -> None:
+    script.answers["create.do"] = [Retry(failure=LATER)] * 3
+    script.answers["rollback.do"] = [Retry(failure=LATER)] * 2
+    claim = make(rollback=True)
+    for _ in range(3):
+        perform(claim)
+        shift(claim, 1_000)
+    assert (row(claim).state, row(claim).attempt, row(claim).error["attempt"]) == (S.ROLLING_BACK, 0, 3)
+    for _ in range(3):
+        perform(claim, "rollback")
+        shift(claim, 1_000)
+    assert row(claim).state == S.ROLLED_BACK

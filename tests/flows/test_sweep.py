@@ -14,7 +14,7 @@ import redis
 from sqlalchemy import null, select
 
 from app import config, db, metrics, queue
-from app.flows import engine, sweep, worker
+from app.flows import dispatch, engine, sweep, worker
 from app.flows.flow import Ending
 from app.models.client import Client
 from app.models.orm import new_id
@@ -307,13 +307,13 @@ def test_a_broker_that_goes_away_in_mid_delivery_leaves_the_rest_to_the_sweep(
     script: Script, monkeypatch: pytest.MonkeyPatch, broker: redis.Redis, redis_server: services.Redis
 ) -> None:
     urgent, other = make(priority=0), make()
-    send = engine.send
+    send = dispatch.send
 
     def goes_away(*args: Any, **kwargs: Any) -> None:
         send(*args, **kwargs)
         redis_server.kill()
 
-    monkeypatch.setattr(engine, "send", goes_away)
+    monkeypatch.setattr(dispatch, "send", goes_away)
     sweep.sweep()
     poll(lambda: row(other).state == S.EXPENSED)
     assert row(urgent).state == S.APPOINTMENT_FOUND  # its message was lost with the broker: found when it is due again
