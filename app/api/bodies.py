@@ -12,6 +12,7 @@ from typing import Any
 
 from flask import Request as FlaskRequest
 from flask import request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import errors
@@ -44,6 +45,8 @@ def check_size() -> None:
         size = len(request.get_data()) if _takes_body() else 0
     except RequestEntityTooLarge:
         size = most + 1
+    except (OSError, EOFError, ParseException) as error:
+        raise errors.Refused(400, "malformed-json", "The body did not arrive whole.") from error
     if size > most:
         raise errors.Refused(413, "too-large", f"A body may have {most} bytes here.")
 

@@ -21,13 +21,7 @@ log = logs.get("api.claims")
 _PLACED = ("Location", "Preference-Applied")
 _WAITED = ("Preference-Applied",)
 _NO_PRODUCT = "none"  # an operator has none
-_REFUSED: Mapping[str, str] = {
-    "refused": "not-cancellable",
-    "not-retryable": "not-retryable",
-    "superseded": "superseded",
-    "data-erased": "data-erased",
-}
-_WHY: Mapping[str, str] = {
+_CONFLICTS: Mapping[str, str] = {
     "not-cancellable": "The claim is final or being undone, or its submission has begun.",
     "not-retryable": "Only a failed claim can be retried.",
     "superseded": "The client has a newer claim for the same visit.",
@@ -177,7 +171,7 @@ def cancel_claim(path: ClaimPath, header: openapi.PostHeaders, body: Cancel) -> 
     claim_id, owner = claim_answers.claim_id(path.id), auth.caller().id
     _must_own(claim_id, owner)
     done = claim_requests.cancel(claim_id)
-    _refuse(done)
+    _refuse("not-cancellable" if done == "refused" else done)
     return _went_through(claim_id, status=200 if done == "done" else 202)
 
 
@@ -225,9 +219,9 @@ def _must_own(claim_id: UUID, client_id: UUID | None) -> UUID:
 
 
 def _refuse(done: str) -> None:
-    kind = _REFUSED.get(done)
-    if kind:
-        raise errors.Refused(409, kind, _WHY[kind])
+    """409 for what was not done."""
+    if done in _CONFLICTS:
+        raise errors.Refused(409, done, _CONFLICTS[done])
 
 
 def _went_through(claim_id: UUID, *, status: int, location: str = "") -> Response:

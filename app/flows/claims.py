@@ -149,6 +149,7 @@ def _ids(claim: Claim) -> dict[str, Any]:
 
 def _log_step(claim: Claim, verdict: Verdict, error_class: str | None) -> None:
     failure = getattr(verdict.outcome, "failure", None)
+    now = vars(claim) | dict(verdict.outcome.values)
     log.info(
         "claims.step",
         **_ids(claim),
@@ -159,8 +160,8 @@ def _log_step(claim: Claim, verdict: Verdict, error_class: str | None) -> None:
         http_status=verdict.calls[-1].status if verdict.calls else None,
         code=failure.code if failure else None,
         seconds=round(verdict.seconds, 3),
-        veis_token_present=claim.veis_fingerprint is not None,
-        btsss_token_present=claim.btsss_token is not None,
+        veis_token_present=now["veis_fingerprint"] is not None,
+        btsss_token_present=now["btsss_token"] is not None,
         **({"failed_step": verdict.step, "error_class": error_class} if error_class else {}),
     )
 

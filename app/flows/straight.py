@@ -107,9 +107,9 @@ class Straight:
         """Learn whether the lost call took effect: Ok, or (settled) that it did not, as a Retry at once."""
         index, sent = self.intended or (0, time.monotonic())
         self.claim.in_doubt, self.claim.intent = True, {"step": step.name, "index": index}
-        tries, pause = 0, self.find_after
+        tries, pause, told = 0, self.find_after, lost
         while True:
-            self._sleep(pause, _undecided(lost))
+            self._sleep(pause, _undecided(told))
             settled = time.monotonic() >= sent + self.settle
             outcome = self._call(step.find or step.do)
             if isinstance(outcome, Ok):
@@ -120,7 +120,7 @@ class Straight:
                 return Retry(failure=lost, after=0.0)
             if isinstance(outcome, Rejected):
                 raise _Stopped(outcome.failure)
-            tries += 1
+            tries, told = tries + 1, getattr(outcome, "failure", lost)
             left = max(sent + self.settle - time.monotonic(), 0.1)
             pause = left if isinstance(outcome, Nothing) else REPEAT_AFTER[min(tries, len(REPEAT_AFTER)) - 1]
 

@@ -15,7 +15,7 @@ _KEEP_SECONDS = 7 * 86_400
 def claim(session: Session, schedule: str, due_at: datetime) -> bool:
     """True for exactly one caller per schedule and due time."""
     row = insert(Tick).values(schedule=schedule, due_at=due_at).on_conflict_do_nothing()
-    return session.execute(row).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+    return session.scalar(row.returning(Tick.schedule)) is not None
 
 
 def forget(session: Session) -> int:

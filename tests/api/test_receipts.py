@@ -317,3 +317,12 @@ def test_the_record_names_the_claim_and_nothing_personal(send, ended, caplog):
     }  # fmt: skip
     assert {name: record[name] for name in expected} == expected
     assert not any(word in str(records) for word in ("2025550143", "1012667122", TOKEN))
+
+
+def test_the_history_of_a_word_that_is_new_to_us_is_short_and_holds_nothing_personal(send, ended):
+    text = add_text(ended)
+    send("1012667122V019349 " + "word " * 100, reference=text)
+    with db.transaction() as session:
+        reason = session.scalars(select(Move.reason).where(Move.workflow_id == UUID(text))).one()
+    assert reason.startswith("[removed] word")
+    assert len(reason) == 50

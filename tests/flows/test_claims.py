@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import select
 
 from app import config, db, states
-from app.flows import engine, lines
+from app.flows import claim_members, engine, lines
 from app.models.notification import Notification
 from app.store import claims, clients, workflows
 from app.upstreams import travel_pay_access
@@ -404,4 +404,4 @@ def test_a_claim_that_travel_pay_no_longer_knows_is_told_as_none(quick: None, up
     upstreams.fault(call, "status", status=404, message="Claim not found")
     done = carry(accept())
     assert done.state == S.FAILED
-    assert claim_view.claim_state(done) == "none"
+    assert claim_members.claim_state(done) == "none"

@@ -322,8 +322,8 @@ def test_a_broker_that_goes_away_in_mid_delivery_leaves_the_rest_to_the_sweep(
 def test_no_more_rows_are_run_here_than_there_are_threads(
     script: Script, no_broker: None, set_settings: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_run_here", lambda ids: handed.extend(ids))
     handed: list[UUID] = []
+    monkeypatch.setattr(sweep, "_run_here", handed.extend)
     set_settings(WORKER_CONCURRENCY=2)
     claims = [make() for _ in range(4)]
     sweep.sweep()

@@ -21,7 +21,7 @@ from tests.store.conftest import workflow
 
 CONFIG = Config(str(Path(__file__).parents[2] / "alembic.ini"))
 MACHINES = list(states.MACHINES.values())
-# Everything that both ways of building the schema must agree on, CHECKs included, which `alembic check` does not compare.
+# What both ways of building the schema must agree on; `alembic check` does not compare CHECKs.
 SHAPE = {
     "columns": """
         SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
