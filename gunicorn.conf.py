@@ -1,9 +1,13 @@
 """How gunicorn serves the API: a few processes with many threads, for requests wait on the database or on a claim."""
 
 import os
+import sys
 from typing import Any
 
 from prometheus_client import multiprocess
+
+from app import db, errors
+from app.flows import products
 
 bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - HOST narrows it
 worker_class = "gthread"
@@ -14,6 +18,15 @@ graceful_timeout = 30  # above the longest wait that `Prefer: wait` allows
 keepalive = 75  # above the idle time of usual load balancers, which otherwise hit connections being closed
 forwarder_headers = ""  # no header of a request changes the path it asks for
 control_socket_disable = True  # it would lie in the home folder, shared by every gunicorn of this user
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse to start, in one message, before any worker is there: a variable is missing or malformed."""
+    try:
+        products.check()
+    except errors.BadSettings as error:
+        sys.exit(str(error))
+    db.engine().dispose()  # no connection of ours is to be shared with the workers
 
 
 def child_exit(_server: Any, worker: Any) -> None:

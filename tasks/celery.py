@@ -5,17 +5,21 @@ the lease in Postgres, not Redis, decides who runs what.
 """
 
 import os
+import sys
 import threading
 from typing import Any
 
 import prometheus_client
 from celery import signals
 
-from app import config, logs, queue
+from app import config, errors, logs, queue
 from app.flows import products, sweep, worker
 from tasks import beat
 
-app = queue.celery()
+try:
+    app = queue.celery()
+except errors.BadSettings as error:
+    sys.exit(str(error))
 app.conf.update(
     imports=["tasks.claims", "tasks.notifications", "tasks.sweeps"],
     beat_schedule=beat.SCHEDULE,
@@ -47,7 +51,10 @@ def _logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _begin(**_: Any) -> None:
-    products.check()
+    try:
+        products.check()
+    except errors.BadSettings as error:  # a signal's handler may raise nothing but this to be heard
+        sys.exit(str(error))
     worker.beat_if_possible()
 
 

@@ -75,7 +75,7 @@ def test_attempts_and_back_off_set_how_often_and_when_a_step_is_repeated(
 def test_each_read_timeout_bounds_its_own_calls(
     *, quick: None, upstreams: Sandbox, set_settings: Set, variable: str, call: str
 ) -> None:
-    set_settings(TRAVEL_PAY_READ_TIMEOUT=5, TRAVEL_PAY_AUTH_READ_TIMEOUT=5, **{variable: 0.2})
+    set_settings(**{"TRAVEL_PAY_READ_TIMEOUT": 5, "TRAVEL_PAY_AUTH_READ_TIMEOUT": 5, variable: 0.2})
     upstreams.fault(call, "delay", seconds=0.7)
     claim_id = file_claim()
     engine.run(claim_id)

@@ -47,6 +47,8 @@ def check_size() -> None:
         size = most + 1
     except (OSError, EOFError, ParseException) as error:
         raise errors.Refused(400, "malformed-json", "The body did not arrive whole.") from error
+    if _takes_body() and size < min(request.content_length or 0, most):
+        raise errors.Refused(400, "malformed-json", "The body did not arrive whole.")
     if size > most:
         raise errors.Refused(413, "too-large", f"A body may have {most} bytes here.")
 

@@ -16,12 +16,12 @@ from sqlalchemy.exc import IntegrityError
 
 from app import config, db, queue, states
 from app.flows import callbacks as flow
-from app.flows import claim_requests, claim_view, dispatch, engine, lines
+from app.flows import claim_requests, claim_view, dispatch, engine, lines, sweep
 from app.models.callback import ClaimCallback
 from app.store import callbacks, claims, clients, workflows
 from app.upstreams import callbacks as receivers
 from sandbox import Sandbox
-from tests.flows.conftest import moves, row, shift, write
+from tests.flows.conftest import moves, row, shift, take, write
 from tests.flows.test_claims import accept, carry, texts_of
 
 B, S = states.ClaimCallback, states.Claim
@@ -187,6 +187,20 @@ def test_every_final_state_is_told_with_its_error(
     assert told["claim"]["error"]["message"] == "No."
 
 
+def test_a_claim_whose_holders_kept_dying_tells_its_end_and_not_what_was_read_before(
+    receiver: Receiver, upstreams: Sandbox
+) -> None:
+    claim_id = accepted(receiver)
+    mine = take(claim_id, state=S.ACCEPTED)
+    assert mine
+    with db.transaction() as session:
+        sweep._poisoned(session, mine)
+    (callback,) = callbacks_of(claim_id)
+    carry(callback.id)
+    told = json.loads(receiver.got[0][1])["claim"]
+    assert (told["state"], told["final"], told["error"]["code"]) == ("failed", True, "crashed")
+
+
 def test_each_run_calls_back_once_and_tells_of_itself(receiver: Receiver, upstreams: Sandbox) -> None:
     upstreams.fault("submit-claim", "status", status=422, times=1)
     claim_id, first = finished(receiver)
@@ -301,9 +315,13 @@ def test_a_worker_that_died_in_the_middle_costs_a_repeat_at_most(receiver: Recei
 # Who may not be called now.
 
 
-def test_without_a_secret_nothing_is_sent_until_there_is_one(receiver: Receiver, upstreams: Sandbox) -> None:
+def test_without_a_secret_nothing_is_sent_until_there_is_one(
+    receiver: Receiver, upstreams: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
     _, callback = finished(receiver, secret=None)
+    caplog.set_level(logging.INFO)
     engine.run(callback.id)
+    assert "'code': 'no-webhook-secret'" in caplog.text
     assert (receiver.got, row(callback.id).state, row(callback.id).attempts) == ([], B.PENDING, 0)
     with db.transaction() as session:
         secret = clients.renew_webhook_secret(session, "shop")

@@ -1,13 +1,15 @@
 """Three hundred claims of both products while every fifth call goes wrong: all end, nothing twice, all adds up."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 import pytest
 import redis
+import structlog
 from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 
@@ -39,6 +41,14 @@ SHIFT = text("""
         due_at = clock_timestamp(), wake_at = clock_timestamp()
     WHERE due_at > clock_timestamp() AND worker IS NULL
 """)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Thousands of records take longer to print than the claims take."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
 
 
 def sample(name: str, **labels: str) -> float:
@@ -124,7 +134,7 @@ def counted(product: str) -> dict[str, float]:
 
 @pytest.mark.timeout(120)
 def test_of_300_claims_under_faults_every_effect_stands_once_and_everything_adds_up(
-    quick: None, upstreams: Sandbox, set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    *, quick: None, quiet: None, upstreams: Sandbox, set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_settings(
         TRAVEL_PAY_READ_TIMEOUT=20, TRAVEL_PAY_AUTH_READ_TIMEOUT=20, TRAVEL_PAY_CONNECT_TIMEOUT=5, NOTIFY_TIMEOUT=20
