@@ -49,6 +49,6 @@ def wait() -> int | None:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')
-            readable = re.fullmatch(r"[0-9]{1,9}", seconds)
-            return min(int(seconds), LONGEST_WAIT) if readable else None
+            readable = re.fullmatch(r"0*([0-9]+)", seconds)
+            return min(int(readable[1][:9]), LONGEST_WAIT) if readable else None
     return None

@@ -32,7 +32,7 @@ def rollback(steps: Sequence[Step[Any]]) -> Callable[[Claim, Work], Outcome]:
             outcome = undo(claim, work)
             values |= _applied(claim, outcome)
             waiting = outcome if isinstance(outcome, Retry) else waiting
-        if waiting is not None:
+        if waiting is not None and claim.undo.get("claim") != "deleted":
             return replace(waiting, values=values)
         ending = _ending(claim)
         return replace(ending, values={**values, **ending.values})
@@ -49,7 +49,7 @@ def _applied(claim: Claim, outcome: Outcome) -> dict[str, Any]:
 @speaks
 def _look(claim: Claim, work: Work, client: TravelPay) -> Outcome:
     """Read the claim: a submitted one is never touched, and of one that cannot be told nothing is deleted."""
-    if not claim.claim_id:
+    if not claim.claim_id or claim.undo.get("claim") == "deleted":
         return Ok()
     try:
         status = client.read_claim(claim.claim_id).status
@@ -65,7 +65,8 @@ def _look(claim: Claim, work: Work, client: TravelPay) -> Outcome:
         return Ok(state=S.SUBMITTED, values={"status": status, "rollback_detail": detail}, reason="already submitted")
     if answers.group(status) != "unfinished":
         return _untold("The claim is neither unfinished nor submitted; nothing was deleted.", status=status)
-    return Ok(values={"status": status})
+    seen = {name: what for name, what in claim.undo.items() if (name, what) != ("claim", "gone")}
+    return Ok(values={"status": status, "undo": seen})
 
 
 def _untold(detail: str, **values: Any) -> Ok:
@@ -107,7 +108,7 @@ def delete_expenses(claim: Claim, work: Work, client: TravelPay) -> Outcome:
 
 @speaks
 def delete_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
-    """Delete the claim, if this workflow made it, everything in it is gone, and Travel Pay offers it here."""
+    """Delete the claim, if this workflow made it and Travel Pay offers it here; its expenses go with it."""
     if not _may_delete(claim):
         return Ok()
     try:
@@ -116,7 +117,8 @@ def delete_claim(claim: Claim, work: Work, client: TravelPay) -> Outcome:
         if isinstance(ended.outcome, Retry) and not work.last_try:
             raise
         return Ok(values={"undo": {**claim.undo, "claim": "refused"}})
-    return Ok(values={"undo": {**claim.undo, "claim": "deleted"}})
+    gone = [{**item, "state": "removed"} if _own(item) else item for item in claim.expenses]
+    return Ok(values={"undo": {**claim.undo, "claim": "deleted"}, "expenses": gone})
 
 
 def _may_delete(claim: Claim) -> bool:
@@ -125,7 +127,6 @@ def _may_delete(claim: Claim) -> bool:
         and claim.claim_id
         and claim.claim_made
         and claim.undo.get("claim") is None
-        and not any(_own(item) for item in claim.expenses)
     )
 
 
@@ -134,18 +135,14 @@ def _ending(claim: Claim) -> Ok:
     removed = sum(item["state"] == "removed" for item in claim.expenses)
     refused = sum(bool(item.get("refused")) and item["state"] != "removed" for item in claim.expenses)
     claim_gone = claim.undo.get("claim") in {"deleted", "gone"}
-    claim_refused = claim.undo.get("claim") == "refused" or (refused > 0 and _offered(claim))
+    claim_refused = claim.undo.get("claim") == "refused"
     left = claim.claim_made and not claim_gone and not claim_refused
     worked, failed = removed + claim_gone, refused + claim_refused
     result = _result(made=bool(worked or failed or left), worked=worked, failed=failed, left=left)
-    detail = _detail(removed, refused, claim_gone=claim_gone, claim_refused=claim_refused, left=left)
+    detail = _detail(claim, removed, refused, left=left)
     stopped = S.CANCELLED if claim.asked else S.ROLLED_BACK
     values = {"rollback_result": result, "rollback_detail": detail}
     return Ok(state=S.ROLLBACK_FAILED if failed else stopped, values=values, reason=f"rollback {result}")
-
-
-def _offered(claim: Claim) -> bool:
-    return bool(claim.claim_made and gateway_of(claim).settings.delete_claim_path)
 
 
 def _result(*, made: bool, worked: int, failed: int, left: bool) -> str:
@@ -158,15 +155,18 @@ def _result(*, made: bool, worked: int, failed: int, left: bool) -> str:
     return "succeeded"
 
 
-def _detail(removed: int, refused: int, *, claim_gone: bool, claim_refused: bool, left: bool) -> str | None:
+def _detail(claim: Claim, removed: int, refused: int, *, left: bool) -> str | None:
+    became = claim.undo.get("claim")
     parts = []
+    if became == "gone":
+        return "Travel Pay no longer knows the claim"
     if removed:
         parts.append(f"{removed} expense{'s' * (removed > 1)} deleted")
     if refused:
         parts.append(f"{refused} expense{'s' * (refused > 1)} could not be deleted")
-    if claim_gone:
+    if became == "deleted":
         parts.append("claim deleted")
-    if claim_refused:
+    if became == "refused":
         parts.append("claim could not be deleted")
     if left:
         parts.append("claim left, Travel Pay offers no delete here")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app import config, db, logs, metrics, states
+from app import config, db, errors, logs, metrics, states
 from app.db import Session
 from app.flows import callbacks, claim_expenses, claim_steps, claim_undo, texts
 from app.flows.flow import Ending, Flow, Policy, Verdict
@@ -37,8 +37,13 @@ def policy() -> Policy:
 
 def held(session: Session, claim: Claim) -> str | None:
     """Why nothing may be sent for this claim now, or None."""
-    if config.settings().travel_pay is None:
+    line = config.settings().travel_pay
+    if line is None:
         return "TRAVEL_PAY_URL is not set"
+    try:
+        line.credentials(claim.product)
+    except errors.BadSettings as missing:
+        return str(missing)
     if not clients.is_on(session, claim.client_id, "claims"):
         return "the toggle claims is off for this client"
     return None

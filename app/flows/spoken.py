@@ -7,6 +7,7 @@ from dataclasses import replace
 from app import config, errors
 from app.models.claim import Claim
 from app.steps import Ended, Outcome, Work
+from app.upstreams import travel_pay_answers as answers
 from app.upstreams.travel_pay import TravelPay
 from app.upstreams.travel_pay_access import Gateway, gateway
 
@@ -50,8 +51,8 @@ def speaks(verb: Spoken) -> Callable[[Claim, Work], Outcome]:
 
 
 def noting_a_lost_claim(claim: Claim, ended: Ended) -> Ended:
-    """The same ending; where Travel Pay answers 404 on a claim of ours, the row notes that it is gone."""
-    if ended.status != 404:
+    """The same ending; where Travel Pay says that it does not know the claim, the row notes that it is gone."""
+    if ended.status != 404 or not answers.is_claim_not_found(ended):
         return ended
     values = {**ended.outcome.values, "undo": {**claim.undo, "claim": "gone"}}
     return Ended(replace(ended.outcome, values=values), status=404, message=ended.message, code=ended.code)

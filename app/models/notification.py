@@ -23,5 +23,5 @@ class Notification(Workflow):
     template: Mapped[str]
     phone: Mapped[str | None] = mapped_column(Encrypted)
     personalisation: Mapped[dict[str, Any] | None] = mapped_column(Encrypted)
-    notify_id: Mapped[str | None]
+    notify_id: Mapped[str | None] = mapped_column(index=True)
     reason: Mapped[str | None]

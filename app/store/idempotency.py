@@ -21,7 +21,7 @@ from app import crypto, errors
 from app.models.client import IdempotencyKey
 
 KEPT = timedelta(hours=24)
-STALE = timedelta(seconds=60)
+STALE = timedelta(seconds=40)  # above the longest wait, and what comes before and after it
 PROMISED_STATUS = 202
 K = IdempotencyKey
 _NOW = func.clock_timestamp()

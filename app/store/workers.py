@@ -60,15 +60,17 @@ _DUE = text("""
         FROM workflows
         WHERE wake_at <= clock_timestamp() AND worker IS NULL AND priority = ANY(:priorities)
     ), next AS (
-        SELECT id FROM due ORDER BY priority, turn, wake_at LIMIT :most
+        SELECT id, priority, turn, wake_at FROM due ORDER BY priority, turn, wake_at LIMIT :most
     ), free AS (
         SELECT w.id FROM workflows w JOIN next USING (id)
         WHERE w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
+    ), picked AS (
+        UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
+        FROM free WHERE workflows.id = free.id
+        RETURNING workflows.id, kind, state
     )
-    UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
-    FROM free WHERE workflows.id = free.id
-    RETURNING workflows.id, kind, state, priority
+    SELECT id, kind, state, priority FROM picked JOIN next USING (id) ORDER BY priority, turn, next.wake_at
 """)
 
 

@@ -95,6 +95,11 @@ def is_already_submitted(ended: steps.Ended) -> bool:
     return refused and _says(ended, "claim_already_submitted", "already been submitted")
 
 
+def is_claim_not_found(ended: steps.Ended) -> bool:
+    """Whether a 404 speaks of the claim, and not of the way to it."""
+    return ended.status == 404 and _says(ended, "claim_not_found", "claim not found")
+
+
 def _says(ended: steps.Ended, *words: str) -> bool:
     text = f"{ended.code} {ended.message}".casefold()
     return any(word in text for word in words)

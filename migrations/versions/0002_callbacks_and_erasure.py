@@ -45,10 +45,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_claim_callbacks")),
     )
     op.create_index("ix_claim_callbacks_claim_id_run", "claim_callbacks", ["claim_id", "run"], unique=True)
+    op.create_index(op.f("ix_notifications_notify_id"), "notifications", ["notify_id"], unique=False)
 
 
 def downgrade() -> None:
     """Back to a code that knows no callbacks: theirs are dropped."""
+    op.drop_index(op.f("ix_notifications_notify_id"), table_name="notifications")
     op.drop_table("claim_callbacks")
     for table in ("moves", "calls"):
         op.execute(

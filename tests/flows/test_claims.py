@@ -405,3 +405,42 @@ def test_a_claim_that_travel_pay_no_longer_knows_is_told_as_none(quick: None, up
     done = carry(accept())
     assert done.state == S.FAILED
     assert claim_members.claim_state(done) == "none"
+
+
+def test_a_claim_that_is_read_well_after_a_404_is_not_taken_for_gone(
+    quick: None, upstreams: Sandbox, set_settings: Callable[..., None]
+) -> None:
+    set_settings(TRAVEL_PAY_DELETE_CLAIM_PATH="api/v3/claims/{claimId}")
+    upstreams.change({"claim_delete": True})
+    upstreams.fault("add-expense", "status", status=404, message="Claim not found")
+    done = carry(accept(rollback=True))
+    assert (done.state, done.rollback_result, done.rollback_detail) == (S.ROLLED_BACK, "succeeded", "claim deleted")
+    assert len(upstreams.calls(call="delete-claim")) == 1
+
+
+def test_a_404_that_does_not_speak_of_the_claim_leaves_it_known(quick: None, upstreams: Sandbox) -> None:
+    upstreams.fault("add-expense", "status", status=404, message="Resource not found")
+    done = carry(accept())
+    assert claim_members.claim_state(done) == "Incomplete"
+
+
+def test_a_refused_expense_does_not_keep_the_claim_from_being_deleted(
+    quick: None, upstreams: Sandbox, set_settings: Callable[..., None]
+) -> None:
+    set_settings(TRAVEL_PAY_DELETE_CLAIM_PATH="api/v3/claims/{claimId}")
+    upstreams.change({"claim_delete": True})
+    upstreams.fault("submit-claim", "status", status=400)
+    upstreams.fault("delete-expense", "status", status=403)
+    done = carry(accept(rollback=True))
+    assert (done.state, done.rollback_result) == (S.ROLLED_BACK, "succeeded")
+    assert len(upstreams.calls(call="delete-claim")) == 1
+
+
+def test_a_claim_whose_product_has_no_credentials_here_waits(
+    quick: None, upstreams: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAVEL_PAY_PCI_SECRET")
+    config.settings.cache_clear()
+    claim_id = accept()
+    engine.run(claim_id)
+    assert (row(claim_id).state, row(claim_id).attempt, upstreams.calls()) == (S.ACCEPTED, 0, [])
