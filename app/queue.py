@@ -18,7 +18,7 @@ from app import config, errors
 
 WAITING, WORK = "waiting", "work"  # somebody waits for the first; both are read, the first one first
 QUEUES = {0: WAITING, 1: WORK}
-MOST_WAITING = 1_000  # messages per queue; the rest stays in Postgres
+MOST_WAITING = 200  # messages per queue: what waits there longer than REDISPATCH_SECONDS would be sent again
 GIVE_UP_SECONDS = 0.2
 _AWAY_SECONDS = 1.0  # after a failure, do not try again for so long: a caller must not wait 0.2 s each time
 

@@ -108,6 +108,19 @@ def test_of_one_client_the_oldest_come_first() -> None:
     assert set(pick({0: 0, 1: 2})) == {rows[1], rows[3]}
 
 
+def test_of_clients_whose_turn_it_is_the_one_that_waits_longest_comes_first() -> None:
+    due_since(5, of="one")
+    oldest = due_since(30, of="two")
+    due_since(10, of="three")
+    assert pick({0: 0, 1: 1}) == [oldest]
+
+
+def test_what_is_held_beyond_its_lease_takes_no_room_from_what_is_free() -> None:
+    workflow(worker=new_id(), wake_at=NOW - seconds(60))
+    free = due_since(1)
+    assert pick({0: 0, 1: 1}) == [free]
+
+
 @pytest.mark.parametrize("room", [0, -3])
 def test_without_room_nothing_is_picked(room: int) -> None:
     due_since(1)
