@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import SecretStr
 from pydantic import ValidationError as _Invalid
@@ -57,7 +57,8 @@ class Credentials:
     """What Travel Pay must know of one product. Its `repr` shows no secret.
 
     Either `subscription_key` or both of `subscription_key_e` and `subscription_key_s`. `versions` overrides single
-    entries of the version table; `delete_claim_path` is for environments that offer deleting a claim.
+    entries of the version table; `delete_claim_path` is for environments that offer deleting a claim. `product` labels
+    what is counted and logged.
     """
 
     auth_url: str
@@ -73,14 +74,15 @@ class Credentials:
     subscription_key_s: str | None = field(default=None, repr=False)
     versions: Mapping[str, str] = field(default_factory=dict)
     delete_claim_path: str = ""
+    product: config.Product = "pci"
 
     @classmethod
-    def from_env(cls, product: str) -> Self:
+    def from_env(cls, product: config.Product) -> Self:
         """From the variables of the contract's section 6. Raises BadSettings, naming what is missing."""
         line = config.read(config.TravelPay)
         secret, number = line.credentials(product)
         plain = {name: _plain(getattr(line, name)) for name in (one.name for one in fields(cls)) if hasattr(line, name)}
-        return cls(**{**plain, "secret": secret, "client_number": number})
+        return cls(**{**plain, "secret": secret, "client_number": number, "product": product})
 
     def _settings(self) -> config.TravelPay:
         given: dict[str, Any] = {
@@ -89,7 +91,8 @@ class Credentials:
             if one.name in config.TravelPay.model_fields and getattr(self, one.name)
         }
         given["versions"] = {**config.TRAVEL_PAY_VERSIONS, **self.versions}
-        given |= {"pci_secret": self.secret, "pci_client_number": self.client_number, "rate_per_minute": 0}
+        own = {f"{self.product}_secret": self.secret, f"{self.product}_client_number": self.client_number}
+        given |= {**own, "rate_per_minute": 0}
         try:
             return _Given(**given)
         except _Invalid as error:
@@ -204,10 +207,9 @@ class TravelPay:
     `time_budget`: seconds within which a claim must be through; what is asked after it ends as a ClaimError.
     """
 
-    _PRODUCT: ClassVar[str] = "pci"  # whose secret the settings hold; the caller's product is in its credentials
-
     def __init__(self, credentials: Credentials, time_budget: float = 180) -> None:
         self._gateway = Gateway(credentials._settings())  # noqa: SLF001 - of this module
+        self._product = credentials.product
         self._budget = time_budget
 
     def submit_claim(
@@ -252,7 +254,7 @@ class TravelPay:
         claim = Claim(
             state=states.Claim.ACCEPTED,
             correlation_id=correlation_id,
-            product=self._PRODUCT,
+            product=self._product,
             icn=new.icn,
             appointment=dict(new.appointment),
             appointment_name=new.appointment_name,

@@ -109,6 +109,8 @@ def _poisoned(session: Session, seen: Seen) -> None:
         release=config.settings().release,
     )  # fmt: skip
     workflows.save(session, flow.table, seen.id, ending.values)
+    for name, value in ending.values.items():
+        setattr(record, name, value)
     dispatch.follow_up(session, seen.kind, record, ending.state)
     metrics.engine_poisoned.labels(seen.kind).inc()
     log.error("sweep.poisoned", workflow=str(seen.id), kind=seen.kind, in_doubt=seen.in_doubt)
