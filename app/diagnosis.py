@@ -31,7 +31,9 @@ def _settings() -> Finding:
     try:
         config.settings()
     except errors.BadSettings as error:
-        return Finding("environment", False, str(error), "set these variables; the README names an example for each")
+        return Finding(
+            "environment", False, str(error), "set these variables; docs/configuration.md says what each must look like"
+        )
     return Finding("environment", True, "complete")
 
 

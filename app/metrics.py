@@ -59,9 +59,7 @@ http_request_seconds = Histogram("http_request_seconds", "Duration of a request.
 engine_steps = Counter("engine_steps", "Verbs run.", ["kind", "step", "verb", "outcome"])
 engine_taken_away = Counter("engine_taken_away", "Leases taken from a dead or slow holder.", ["reason"])
 engine_poisoned = Counter("engine_poisoned", "Workflows failed because their holders kept dying.", ["kind"])
-engine_dispatched = Counter(
-    "engine_dispatched", "Workflows handed to the broker, or run for want of one.", ["kind", "way"]
-)
+engine_dispatched = Counter("engine_dispatched", "Workflows handed to the broker.", ["kind"])
 engine_dispatch_failures = Counter("engine_dispatch_failures", "Messages that the broker did not take.")
 
 # Upstreams.

@@ -1,7 +1,8 @@
 """The only code that enqueues: the Celery app object, and how a workflow's remaining steps are sent.
 
 A message holds an id, never data; losing, doubling or forging one is harmless. Sending gives up after 0.2 s when the
-broker is away: the sweep delivers. `tasks.celery` adds the worker's settings and the task modules to the same object.
+broker is away (in a worker after 2 s, 10 s if it hangs): the sweep delivers. `tasks.celery` adds the worker's settings
+and the task modules to the same object.
 """
 
 import functools

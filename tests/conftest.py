@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
@@ -70,6 +71,12 @@ def environment(
 def schema(environment: dict[str, str]) -> None:
     """The schema as the migrations build it."""
     command.upgrade(Config(str(Path(__file__).parents[1] / "alembic.ini")), "head")
+
+
+@pytest.fixture(autouse=True)
+def no_log_context() -> None:
+    """What an earlier test bound to the log records of this thread is gone."""
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

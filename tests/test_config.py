@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from pydantic import ValidationError
 
 from app import config, errors
 
@@ -135,6 +136,17 @@ def test_no_secret_is_ever_shown(load: Load) -> None:
     settings = load(EVERYTHING)
     shown = f"{settings!r} {settings} {settings.travel_pay!r} {settings.notify!r}"
     assert [secret for secret in SECRETS if secret in shown] == []
+
+
+def test_a_refused_secret_is_not_in_the_error_of_the_library_either(load: Load) -> None:
+    load(EVERYTHING)
+    for group, changes in (
+        (config.Settings, {"hash_key": "short-secret"}),
+        (config.Notify, {"api_key": "short-secret"}),
+    ):
+        with pytest.raises(ValidationError) as raised:
+            group(**changes)
+        assert "short-secret" not in str(raised.value)
 
 
 def test_settings_cannot_be_changed(load: Load) -> None:

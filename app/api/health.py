@@ -43,7 +43,7 @@ def readiness() -> dict[str, Any]:
     database, schema = _schema()
     settings = config.settings()
     return {
-        "ready": schema == "at head",
+        "ready": schema in {"at head", "newer"},
         "database": database,
         "schema": schema,
         "broker": _broker(),
@@ -63,7 +63,9 @@ def _schema() -> tuple[str, str]:
         if db.unreachable(error):
             return "unreachable", "unknown"
         raise
-    return "reachable", "at head" if version and version == health.schema_head() else f"at {version or 'nothing'}"
+    if not health.schema_serves(version):
+        return "reachable", f"at {version or 'nothing'}"
+    return "reachable", "at head" if version == health.schema_head() else "newer"
 
 
 def _broker() -> str:

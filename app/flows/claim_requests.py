@@ -131,5 +131,5 @@ def _withdraw(session: Session, seen: Seen, product: str, template: str) -> bool
     if not workflows.move(session, seen, T.SKIPPED, actor="client", reason="withdrawn", holder=False):
         return False
     workflows.save(session, Notification, seen.id, {"reason": "withdrawn"})
-    texts.count(product, template, "skipped")
+    db.after_commit(session, partial(texts.count, product, template, "skipped"))
     return True

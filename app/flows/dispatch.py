@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from app import db, errors, queue
+from app import db, errors, metrics, queue
 from app.db import Session
 from app.flows import lines
 from app.store import workflows
@@ -22,6 +22,7 @@ def enqueue(workflow_id: UUID) -> None:
         try:
             send(seen.kind, seen.state, workflow_id, priority=seen.priority)
         except errors.BrokerAway as away:
+            metrics.engine_dispatch_failures.inc()
             log.warning("dispatch.broker-away", reason=str(away))
 
 
@@ -29,6 +30,7 @@ def send(kind: str, state: str, workflow_id: UUID, *, priority: int) -> None:
     """As `enqueue`, for who has just read the row. Raises BrokerAway."""
     if names := lines.FLOWS[kind].remaining(state):
         queue.send(names, workflow_id, priority=priority)
+        metrics.engine_dispatched.labels(kind).inc()
 
 
 def follow_up(session: Session, kind: str, record: Any, state: str) -> None:

@@ -55,8 +55,16 @@ def policy() -> Policy:
 
 
 def held(session: Session, text: Notification) -> str | None:
-    """A text that was begun waits while NOTIFY_URL is not set."""
-    return None if config.settings().notify else "NOTIFY_URL is not set"
+    """A text that was begun waits while it cannot be sent from here: Notify, its sender or template is not set."""
+    line = config.settings().notify
+    if line is None:
+        return "NOTIFY_URL is not set"
+    try:
+        line.sender(text.product)
+        line.template(text.product, text.template)
+    except errors.BadSettings as missing:
+        return str(missing)
+    return None
 
 
 def failed(text: Notification, failure: Failure) -> Ending:

@@ -58,6 +58,7 @@ def _deliver(due: list[Due], *, broker: bool) -> None:
 
 def _run_here(workflow_ids: list[UUID]) -> None:
     log.warning("sweep.broker-away", running_here=len(workflow_ids))
+    metrics.engine_dispatch_failures.inc()
     for workflow_id in workflow_ids:
         future = _pool().submit(engine.run, workflow_id)
         _running.add(future)

@@ -28,8 +28,21 @@ def schema_version(session: Session) -> str | None:
 @functools.cache
 def schema_head() -> str | None:
     """The newest migration that this code brings along."""
-    ini = Config(str(Path(__file__).parents[2] / "alembic.ini"))
-    return ScriptDirectory.from_config(ini).get_current_head()
+    return _scripts().get_current_head()
+
+
+@functools.cache
+def schema_serves(version: str | None) -> bool:
+    """Whether this code can work on a schema of that version: its own newest, or one newer than this code knows.
+
+    Migrations expand before they contract, so code that is one release behind goes on during a roll-out.
+    """
+    known = {script.revision for script in _scripts().walk_revisions()}
+    return version is not None and (version == schema_head() or version not in known)
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(Config(str(Path(__file__).parents[2] / "alembic.ini")))
 
 
 def living_workers(session: Session, *, dead: float) -> int:

@@ -1,8 +1,9 @@
 """The engine's statements on `workflows`. `move()` alone changes the state.
 
 Every write of a holder is guarded by state and fence as it read them; every write of somebody who does not hold the
-lease is guarded by `in_doubt` too, and adds 1 to the fence. A function that returns False hit no row: the caller's view
-is out of date and it must let go (or read again). Times are Postgres's `clock_timestamp()`.
+lease is guarded by `in_doubt` too, and adds 1 to the fence (but `ask`, which lets the holder finish its call). A
+function that returns False hit no row: the caller's view is out of date and it must let go (or read again). Times are
+Postgres's `clock_timestamp()`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

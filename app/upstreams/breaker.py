@@ -67,6 +67,7 @@ class Breaker:
 
     def _shared_wait(self, client: redis.Redis) -> float:
         self._failures = int(client.get(self._count) or 0)
+        self._open.set(self._failures >= _FAILURES)
         self._look_again = time.monotonic() + _LOOK_SECONDS
         if self._failures < _FAILURES or client.set(self._probe, 1, nx=True, px=int(_PROBE_SECONDS * 1000)):
             return 0.0

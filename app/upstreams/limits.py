@@ -49,11 +49,11 @@ class Limiter:
 
     def close(self, seconds: float) -> None:
         """Let no call through for so long; other processes notice within 0.2 s."""
-        until = time.time() + seconds
         with self._lock:
-            self._closed_until = max(self._closed_until, until)
+            until = self._closed_until = max(self._closed_until, time.time() + seconds)
+        left = max(1, int((until - time.time()) * 1000))
         with contextlib.suppress(redis.RedisError):
-            self._shared.ask(lambda client: client.set(self._closed_key, until, px=max(1, int(seconds * 1000))))
+            self._shared.ask(lambda client: client.set(self._closed_key, until, px=left))
 
     def _wait(self, urgent: bool) -> float:
         """Seconds to wait; 0 when one call was taken."""

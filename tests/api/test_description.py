@@ -162,6 +162,7 @@ UNSAYABLE = {
     "invalid-date-time",  # 31 November
     "too-many-decimals", "receipt-kind", "not-base64", "blank",
 }  # fmt: skip
+UNSAYABLE_AT = ("/receipt/fileName", "/returnDate")  # no control characters; needed for a round trip only
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
@@ -199,8 +200,8 @@ def _not_of(case: schemathesis.Case, response: schemathesis.Response) -> list[sc
     is a key or an id, which were put right above.
     """
     problem = response.json() if response.status_code in {400, 422} else {}
-    codes = {fault["code"] for fault in problem.get("errors", [])}
-    skipped = ["positive_data_acceptance"] if codes and codes <= UNSAYABLE else []
+    codes = {fault["code"] for fault in problem.get("errors", []) if not fault["pointer"].endswith(UNSAYABLE_AT)}
+    skipped = ["positive_data_acceptance"] if problem.get("errors") and codes <= UNSAYABLE else []
     bad = {place for place, part in case.meta.components.items() if part.mode is GenerationMode.NEGATIVE}
     if not bad & {ParameterLocation.QUERY, ParameterLocation.BODY}:
         skipped.append("negative_data_rejection")

@@ -22,13 +22,18 @@ def test_ready_with_the_schema_of_this_code(http):
     }  # fmt: skip
 
 
-def test_not_ready_with_another_schema(http):
+@pytest.mark.parametrize(
+    ("version", "status", "told"),
+    [("0001", 503, "at 0001"), ("9999", 200, "newer")],
+    ids=["older than this code", "newer, as for old code during a rollout"],
+)
+def test_ready_depends_on_the_schema(http, version, status, told):
     with db.transaction() as session:
         head = session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-        session.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
     try:
         answer = http.get("/readyz")
-        assert (answer.status_code, answer.json["schema"]) == (503, "at older")
+        assert (answer.status_code, answer.json["schema"]) == (status, told)
     finally:
         with db.transaction() as session:
             session.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head})
