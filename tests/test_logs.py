@@ -154,7 +154,7 @@ def test_what_looks_personal_or_secret_is_removed(text, scrubbed):
         "api/v3/claims/search-by-appointment-date",
         "a_function_with_a_rather_long_name_in_a_traceback",
         "at 1772463902",
-        "File '/work/app/upstreams/travel_pay.py', line 120",
+        "File 'app/upstreams/travel_pay.py', line 120",
     ],
 )
 def test_what_is_harmless_stays(text):

@@ -1,6 +1,5 @@
 """What holds for every answer: headers, error shape, the order of checks, and a description made from the code."""
 
-import importlib.util
 import json
 import logging
 import re
@@ -197,9 +196,6 @@ def test_the_pages_need_nothing_from_elsewhere(http):
     assert all(link.startswith(("/docs/", "data:")) for link in links)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("flask_openapi3_swagger") is None, reason="flask-openapi3-swagger is missing"
-)
 def test_the_pages_parts_are_served_from_the_package(http):
     for link in re.findall(r'"(/docs/[^"]+)"', http.get("/docs").text):
         with http.get(link) as part:

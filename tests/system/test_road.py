@@ -195,3 +195,21 @@ def _plain(one: Installation) -> str:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         rows = [row for (name,) in tables for row in connection.execute(f'SELECT t::text FROM "{name}" t').fetchall()]  # noqa: S608
     return "\n".join(row[0] for row in rows)
+
+
+def test_two_processes_that_meet_a_storm_of_401_mint_one_new_token(installation: Installation) -> None:
+    one = installation
+    one.start_web()
+    one.start_worker("first")
+    one.start_worker("second")
+    one.sandbox.fault("find-or-add", "delay", seconds=3, times=20)
+    one.sandbox.fault("find-or-add", "refuse-401", times=20)
+    with ThreadPoolExecutor(10) as pool:
+        assert {answer.status_code for answer in pool.map(one.post, range(20))} == {202}
+    one.all_finished(seconds=60)
+    one.each_once(20)
+    refused = [call for call in one.sandbox.calls(call="find-or-add") if call["status"] == 401]
+    assert len(refused) == 20
+    assert len(one.sandbox.calls(call="veis-token")) == 2
+    holders = one.sql("SELECT count(DISTINCT id) FROM workers")
+    assert holders == 2
