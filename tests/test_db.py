@@ -125,7 +125,7 @@ def test_a_connection_that_the_server_has_closed_is_not_handed_out(database: Non
     with engine.connect() as connection:
         connection.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "  # waits until it is gone
                 "WHERE pid <> pg_backend_pid() AND datname = :name"
             ),
             {"name": "throughline"},
