@@ -70,7 +70,12 @@ def test_attempts_and_back_off_set_how_often_and_when_a_step_is_repeated(
 
 
 @pytest.mark.parametrize(
-    ("variable", "call"), [("TRAVEL_PAY_READ_TIMEOUT", "find-or-add"), ("TRAVEL_PAY_AUTH_READ_TIMEOUT", "veis-token")]
+    ("variable", "call"),
+    [
+        ("TRAVEL_PAY_READ_TIMEOUT", "find-or-add"),
+        ("TRAVEL_PAY_READ_TIMEOUT", "system-token"),
+        ("TRAVEL_PAY_AUTH_READ_TIMEOUT", "veis-token"),
+    ],
 )
 def test_each_read_timeout_bounds_its_own_calls(
     *, quick: None, upstreams: Sandbox, set_settings: Set, variable: str, call: str

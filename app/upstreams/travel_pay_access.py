@@ -165,7 +165,7 @@ class Access:
             headers={**self._gateway_headers(veis), "BTSSS-API-Client-Number": number},
             json={"secret": secret, "icn": self._veteran.icn},
             connect=settings.connect_timeout,
-            read=settings.auth_read_timeout,
+            read=settings.read_timeout,  # Travel Pay itself answers, as slowly as on its other calls
         )
         return self._gateway.api.send(self._veteran.work, request, answers.identified("accessToken"))
 
