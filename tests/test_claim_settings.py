@@ -85,7 +85,7 @@ def test_each_read_timeout_bounds_its_own_calls(
     claim_id = file_claim()
     engine.run(claim_id)
     assert row(claim_id).attempt == 1
-    other = "veis-token" if call == "find-or-add" else "find-or-add"
+    other = "find-or-add" if call == "veis-token" else "veis-token"
     upstreams.clear_faults()
     upstreams.fault(other, "delay", seconds=0.7)
     pass_the_time(claim_id)
