@@ -13,7 +13,7 @@ from rich.table import Table
 from bench.measures import Drained, Intake, median, p95
 
 PROMISED = 5.0
-WORKER_CPU, POSTGRES_CPU, REDIS_CPU = 15.0, 2.5, 5.0
+WORKER_CPU, POSTGRES_CPU, REDIS_CPU = 10.0, 2.5, 5.0
 TASKS, COMMITS, COMMANDS = 1.5, 1.15, 2.5
 WEB_CPU, INTAKE, INTAKE_TAIL = 50.0, 80.0, 8.0
 IDLE, IDLE_TAIL = 40.0, 4.0
