@@ -20,6 +20,7 @@ from app.variables import (
     CallbackHosts,
     CallbackTokens,
     DeletePath,
+    Duration,
     Filled,
     HttpUrl,
     Key,
@@ -27,6 +28,7 @@ from app.variables import (
     Origin,
     Seconds,
     Secret,
+    TimeZone,
     Uuid,
 )
 
@@ -178,6 +180,73 @@ class Notify(_Group):
         return str(value)
 
 
+class Mdg(_Group):
+    """How MDG is called. Declarations contract, section 6."""
+
+    model_config = SettingsConfigDict(env_prefix="MDG_")
+
+    url: HttpUrl
+    bearer_token: Secret
+    variant: Literal["des", "cma"] = "des"
+    path: str = ""
+    body: Literal["full", "projection"] = "full"
+    ca_bundle: str = ""
+    connect_timeout: Duration = 6
+    read_timeout: Duration = 20
+    total_timeout: Duration = 30
+    retry_base: Duration = 5
+    retry_cap: Duration = 900
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    breaker_open: Duration = 30
+    rate_per_second: Annotated[int, Field(ge=1)] = 10
+    max_in_flight: Annotated[int, Field(ge=1)] = 8
+
+
+class Declarations(_Group):
+    """What concerns our side of a declaration. Declarations contract, section 6."""
+
+    payment_timeout: Duration = 14 * 86_400
+    payment_timeout_action: Literal["log", "expire"] = "log"
+    payment_timeout_sweep: Duration = 60
+    submission_overdue_after: Duration = 3_600
+    replay_sweep: Duration = 60
+    declarations_retention: Duration = 30 * 86_400
+    declarations_retention_sweep: Duration = 3_600
+    declarations_lock_wait: Duration = 0.5
+    charge_reference_start: Annotated[int, Field(ge=1, le=9_999_999_999)] = 1
+
+
+class Imovo(_Group):
+    """How i-Movo is called. Vouchers contract, section 6. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="IMOVO_")
+
+    url: HttpUrl
+    api_key: Secret
+    timeout: Seconds = 15
+    connect_timeout: Seconds = 3
+    rate_per_second: Annotated[int, Field(ge=1)] = 10
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    breaker_seconds: Seconds = 30
+
+
+class Vouchers(_Group):
+    """What concerns our side of a voucher. Vouchers contract, section 6. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="VOUCHER_")
+
+    time_zone: TimeZone = "Europe/London"
+    replacements_per_day: Annotated[int, Field(ge=1)] = 1
+    replace_max_sends: Annotated[int, Field(ge=1)] = 3
+    wait_seconds: Annotated[float, Field(gt=0, le=25)] = 25
+    max_waiting: Annotated[int, Field(ge=1)] = 32
+    settle_seconds: Seconds = 30
+    fresh_seconds: Seconds = 3_600
+    give_up_seconds: Seconds = 86_400
+    backoff_first_seconds: Seconds = 1
+    backoff_max_seconds: Seconds = 900
+
+
 class Settings(_Group):
     """What every process needs. Times in seconds."""
 
@@ -187,8 +256,8 @@ class Settings(_Group):
     data_keys: Keys
     hash_key: Key
     secret_key: Annotated[SecretStr, Field(min_length=32)]
-    release: str = ""
-    stage: str = "local"
+    release: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{0,64}$")] = ""
+    stage: Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]+$")] = "DEV"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_heartbeat_seconds: Seconds = 1
     lease_dead_seconds: Seconds = 4
@@ -205,11 +274,20 @@ class Settings(_Group):
     travel_pay: TravelPay | None = None
     travel_claims: TravelClaims = Field(default_factory=TravelClaims)
     notify: Notify | None = None
+    mdg: Mdg | None = None
+    declarations: Declarations = Field(default_factory=Declarations)
+    imovo: Imovo | None = None
+    vouchers: Vouchers = Field(default_factory=Vouchers)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.lease_dead_seconds <= 2 * self.lease_heartbeat_seconds:
             raise ValueError("LEASE_DEAD_SECONDS must be above twice LEASE_HEARTBEAT_SECONDS")
+        if self.imovo and self.vouchers.settle_seconds <= self.imovo.connect_timeout + self.imovo.timeout:
+            raise ValueError(
+                "VOUCHER_SETTLE_SECONDS must be above IMOVO_CONNECT_TIMEOUT + IMOVO_TIMEOUT, "
+                "or a late effect could be taken for none"
+            )
         return self
 
     @property
@@ -217,11 +295,26 @@ class Settings(_Group):
         return self.broker_url or self.redis_url
 
 
+_OUR_SIDE: Mapping[str, type[_Group]] = {
+    "travel_claims": TravelClaims,
+    "declarations": Declarations,
+    "vouchers": Vouchers,
+}
+_UPSTREAMS: Mapping[str, tuple[type[_Group], str]] = {
+    "travel_pay": (TravelPay, "TRAVEL_PAY_URL"),
+    "notify": (Notify, "NOTIFY_URL"),
+    "mdg": (Mdg, "MDG_URL"),
+    "imovo": (Imovo, "IMOVO_URL"),
+}
+
+
 def load() -> Settings:
     """Read and check the whole environment. Raises BadSettings that names every variable at fault."""
     problems: list[str] = []
-    lines: dict[str, Any] = {"travel_claims": _read(TravelClaims, problems) or TravelClaims.model_construct()}
-    for name, group, switch in (("travel_pay", TravelPay, "TRAVEL_PAY_URL"), ("notify", Notify, "NOTIFY_URL")):
+    lines: dict[str, Any] = {
+        name: _read(group, problems) or group.model_construct() for name, group in _OUR_SIDE.items()
+    }
+    for name, (group, switch) in _UPSTREAMS.items():
         if os.environ.get(switch):
             lines[name] = _read(group, problems)
     settings = _read(Settings, problems, **{name: line for name, line in lines.items() if line is not None})

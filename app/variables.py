@@ -2,8 +2,10 @@
 
 import base64
 import re
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -59,12 +61,40 @@ def _delete_path(path: str) -> str:
     return path.strip("/")
 
 
+_DURATION = re.compile(
+    r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?",
+    re.ASCII,
+)
+
+
+def _duration(text: object) -> object:
+    """Seconds of an ISO 8601 duration; what is none is left to the check for a number."""
+    if not isinstance(text, str) or not text.strip().startswith("P"):
+        return text
+    found = _DURATION.fullmatch(text.strip())
+    parts = {unit: float(number) for unit, number in found.groupdict().items() if number} if found else {}
+    if not parts:
+        raise ValueError("must be a number of seconds, or like P14D or PT36H (months and years have no fixed length)")
+    return timedelta(**parts).total_seconds()
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("must be a time zone such as Europe/London") from error
+    return name
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 Filled = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Uuid = Annotated[str, Field(pattern=f"^{_UUID}$")]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys), Field(min_length=1)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
