@@ -94,6 +94,7 @@ class Call:
     outcome: str
     milliseconds: int
     message: str = ""
+    code: str = ""
 
 
 class Work(Protocol):

@@ -7,10 +7,10 @@ that does not.
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from app import config, db, errors
 from app.store import clients
@@ -20,32 +20,43 @@ KIB = 1024
 MIB = 1024 * KIB
 View = TypeVar("View", bound=Callable[..., Any])
 
+Voice = Callable[[errors.Refused], Response]
+
 # The switches of the lines: whether a line is configured at all.
-_EXISTS: Mapping[str, Callable[[config.Settings], bool]] = {"claims": lambda settings: settings.travel_pay is not None}
+_EXISTS: Mapping[str, Callable[[config.Settings], bool]] = {
+    "claims": lambda settings: settings.travel_pay is not None,
+    "declarations": lambda settings: settings.mdg is not None,
+    "vouchers": lambda settings: settings.imovo is not None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
     """What a route asks of its caller. `scopes`: any of them will do; none: the route needs no key.
 
-    `line` names the toggle and the line of business; `most_bytes` is the longest body it takes; `bare`: no body stands
-    for an empty object.
+    `line` names the toggle and the line of business, `always` leaves the route open while the client's toggle is off;
+    `most_bytes` is the longest body it takes; `body`: an `object`, `bare` (none stands for an empty object), `any`
+    JSON value, or `unread`. `voice` puts a refusal into the words of the route's contract, by default a problem; `kept`
+    are the refusals that are stored for an Idempotency-Key.
     """
 
     scopes: frozenset[str] = frozenset()
     line: str = ""
+    always: bool = False
     most_bytes: int = 100 * KIB
-    bare: bool = False
+    body: Literal["object", "bare", "any", "unread"] = "object"
+    voice: Voice | None = None
+    kept: frozenset[int] = frozenset({409, 422})
 
 
 OPEN, NOTIFY = Access(), Access(line="claims")
 
 
-def needs(*scopes: str, line: str = "", most_bytes: int = 100 * KIB, bare: bool = False) -> Callable[[View], View]:
-    """Declare that a view needs a key with any of these scopes, and its line switched on."""
+def needs(*scopes: str, **more: Any) -> Callable[[View], View]:
+    """Declare that a view needs a key with any of these scopes; `more`: the other fields of `Access`."""
     if not set(scopes) <= set(clients.SCOPES) or not scopes:
         raise ValueError(f"{scopes} are no scopes")
-    asked = Access(scopes=frozenset(scopes), line=line, most_bytes=most_bytes, bare=bare)
+    asked = Access(scopes=frozenset(scopes), **more)
     return lambda view: _declare(view, asked)
 
 
@@ -142,6 +153,6 @@ def check_toggle() -> None:
     line = access().line
     if not line:
         return
-    on = line in caller().toggles or acts_as_operator()
+    on = line in caller().toggles or access().always or acts_as_operator()
     if not on or not _EXISTS[line](config.settings()):
         raise errors.Refused(404, "feature-disabled", f"The line {line} is switched off.")

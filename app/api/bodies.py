@@ -37,6 +37,10 @@ def _takes_body() -> bool:
     return request.method in {"POST", "PUT", "PATCH"}
 
 
+def _reads_body() -> bool:
+    return _takes_body() and auth.access().body != "unread"
+
+
 def check_size() -> None:
     """413 for a body that is too long, as soon as that is known. Of a chunked one, one byte too many is read."""
     most = auth.access().most_bytes
@@ -55,7 +59,7 @@ def check_size() -> None:
 
 def check_type() -> None:
     """415 for another type than JSON, and for a body that is packed."""
-    if not _takes_body():
+    if not _reads_body():
         return
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     if content_type and not _JSON_TYPE.fullmatch(content_type):
@@ -65,15 +69,15 @@ def check_type() -> None:
 
 
 def check_json() -> None:
-    """400 for a body that cannot be read, 422 for one that is no object."""
-    if not _takes_body():
+    """400 for a body that cannot be read, 422 for one that is no object where it must be one."""
+    if not _reads_body():
         return
+    wanted, body = auth.access().body, request.get_data()
     try:
-        body = request.get_data()
-        request.document = {} if auth.access().bare and not body else parse(body)  # type: ignore[attr-defined]
+        request.document = {} if wanted == "bare" and not body else parse(body)  # type: ignore[attr-defined]
     except (ValueError, RecursionError) as error:
         raise errors.Refused(400, "malformed-json", f"The body cannot be read as JSON: {_reason(error)}.") from error
-    if not isinstance(request.get_json(), dict):
+    if wanted != "any" and not isinstance(request.get_json(), dict):
         fault = {"pointer": "", "code": "type", "detail": "Must be an object."}
         raise errors.Refused(422, "validation-failed", "1 field is at fault.", faults=[fault])
 

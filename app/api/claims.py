@@ -166,7 +166,7 @@ def show_claim(path: ClaimPath, header: openapi.GetHeaders) -> Response:  # noqa
         instance=f"{examples.PLACE}/cancel",
     ),
 )
-@auth.needs("claims", line="claims", bare=True)
+@auth.needs("claims", line="claims", body="bare")
 def cancel_claim(path: ClaimPath, header: openapi.PostHeaders, body: Cancel) -> Response:  # noqa: ARG001 - for the docs
     claim_id, owner = claim_answers.claim_id(path.id), auth.caller().id
     _must_own(claim_id, owner)
@@ -199,7 +199,7 @@ def cancel_claim(path: ClaimPath, header: openapi.PostHeaders, body: Cancel) -> 
         instance=f"{examples.PLACE}/retry",
     ),
 )
-@auth.needs("claims", "operator", line="claims", bare=True)
+@auth.needs("claims", "operator", line="claims", body="bare")
 def retry_claim(path: ClaimPath, header: openapi.PostHeaders, body: Retry) -> Response:  # noqa: ARG001 - for the docs
     claim_id = claim_answers.claim_id(path.id)
     owner = _must_own(claim_id, claim_answers.owner())

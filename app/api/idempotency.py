@@ -10,12 +10,11 @@ from typing import Any
 from flask import Flask, Response, g, request
 
 from app import crypto, db, errors, logs
-from app.api.auth import caller
+from app.api.auth import access, caller
 from app.store import idempotency
 from app.store.idempotency import Answer, Running
 
 _KEPT_HEADERS = ("Content-Type", "Location")
-_KEPT_REFUSALS = {409, 422}
 log = logs.get("api")
 
 
@@ -75,7 +74,7 @@ def _settle(response: Response) -> Response:
         return response
     try:
         with db.transaction() as session:
-            if response.status_code < 300 or response.status_code in _KEPT_REFUSALS:
+            if response.status_code < 300 or response.status_code in access().kept:
                 idempotency.finish(session, running, _answer(response))
             else:
                 idempotency.give_up(session, running)

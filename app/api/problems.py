@@ -4,14 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from app import db, errors, expenses, fields, logs
 from app.api import headers
+from app.api.auth import Voice
 
-RETRY_AFTER = "5"
+_AWAY = {"Retry-After": "5"}
+
 MEDIA_TYPE = "application/problem+json"
 _TITLES: Mapping[str, str] = {
     "client-not-set-up": "The client is not set up",
@@ -63,14 +65,31 @@ class Problem(BaseModel):
     errors: list[Fault] = Field(default=[])
 
 
+_VOICES: dict[str, Voice] = {}
+
+
 def install(app: Flask) -> None:
-    """Answer every error of `app` with a problem."""
+    """Answer every error of `app`, in the words of the route's contract."""
     app.register_error_handler(errors.Refused, answer)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
 
+def speak_under(prefix: str, voice: Voice) -> None:
+    """Paths below the prefix that are no route, or not with this method, are refused with this voice."""
+    _VOICES[prefix] = voice
+
+
 def answer(refused: errors.Refused) -> Response:
+    """What a refused request is answered with: a problem, where its route has no words of its own."""
+    asked = g.get("access")
+    if asked is not None:
+        return (asked.voice or as_problem)(refused)
+    voices = (voice for prefix, voice in _VOICES.items() if request.path.startswith(prefix))
+    return next(voices, as_problem)(refused)
+
+
+def as_problem(refused: errors.Refused) -> Response:
     """The problem that a refused request is answered with."""
     return problem(refused.status, refused.kind, refused.detail, faults=refused.faults, extra_headers=refused.headers)
 
@@ -102,25 +121,20 @@ def document(
     return body | ({"errors": list(faults)} if faults else {})
 
 
-def unavailable() -> Response:
-    """Postgres cannot be reached."""
-    return problem(503, "unavailable", "Try again in a few seconds.", extra_headers={"Retry-After": RETRY_AFTER})
-
-
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     sent = error.get_headers(request.environ)
     kept = {name: value for name, value in sent if name in {"Allow", "Retry-After"}}
     kind = _KINDS.get(status, "invalid-request" if status < 500 else "internal-error")
-    return problem(status, kind, _TITLES[kind] + ".", extra_headers=kept)
+    return answer(errors.Refused(status, kind, _TITLES[kind] + ".", headers=kept))
 
 
 def _unexpected(error: Exception) -> Response:
     if db.unreachable(error):
         log.warning("http.database-away", error_class=type(error).__name__)
-        return unavailable()
+        return answer(errors.Refused(503, "unavailable", "Try again in a few seconds.", headers=_AWAY))
     log.error("http.failed", exc_info=error)
-    return problem(500, "internal-error", "The error is logged under the correlation id.")
+    return answer(errors.Refused(500, "internal-error", "The error is logged under the correlation id."))
 
 
 def refuse_body(error: ValidationError) -> Response:
