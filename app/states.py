@@ -2,7 +2,8 @@
 
 `finished` is a mark on the state, not derived from the moves: a finished state may have moves out (retry, a receipt).
 `free` are the states in which a workflow no longer holds its slot (the visit of a claim), so that a new one may begin.
-Sources: travel-claims contract 3.1 and 3.2.
+`waits` are those in which somebody else moves next. A machine with `phases` shows in its state how far the one step of
+its workflows is. Sources: travel-claims contract 3.1 and 3.2, declarations contract 3.1, vouchers contract 3.1 and 3.2.
 """
 
 from collections.abc import Mapping
@@ -40,6 +41,53 @@ class ClaimCallback(StrEnum):
     UNDELIVERED = "undelivered"
 
 
+class Declaration(StrEnum):
+    PENDING_PAYMENT = "pending-payment"
+    PAYMENT_FAILED = "payment-failed"
+    PAYMENT_CANCELLED = "payment-cancelled"
+    PAID = "paid"
+    SUBMITTED = "submitted"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class VoucherOperation(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CALLING = "calling"
+    CHECKING = "checking"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNRESOLVED = "unresolved"
+
+
+class Voucher(StrEnum):
+    """The long-lived record of a subscription; no workflow."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """The states of the one step of a workflow: nobody is at it, somebody is, its call is sent, its answer is in doubt.
+
+    The engine's own writes (take, intent, retry, the end of a lease) move between them.
+    """
+
+    waiting: StrEnum
+    running: StrEnum
+    calling: StrEnum
+    checking: StrEnum
+
+    @property
+    def all(self) -> frozenset[StrEnum]:
+        return frozenset({self.waiting, self.running, self.calling, self.checking})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """One kind of workflow: where it starts, which moves exist, where it rests."""
@@ -50,6 +98,8 @@ class Machine:
     moves: Mapping[StrEnum, frozenset[StrEnum]]
     finished: frozenset[StrEnum]
     free: frozenset[StrEnum] = frozenset()
+    waits: frozenset[StrEnum] = frozenset()
+    phases: Phases | None = None
 
     def allows(self, of: str, to: str) -> bool:
         return self.states(to) in self.moves.get(self.states(of), frozenset())
@@ -59,6 +109,9 @@ class Machine:
 
     def is_free(self, state: str) -> bool:
         return self.states(state) in self.free
+
+    def waits_in(self, state: str) -> bool:
+        return self.states(state) in self.waits
 
 
 _C, _N, _B = Claim, Notification, ClaimCallback
@@ -105,4 +158,51 @@ CLAIM_CALLBACK = Machine(
     finished=frozenset({_B.DELIVERED, _B.UNDELIVERED}),
 )
 
-MACHINES: Mapping[str, Machine] = {machine.kind: machine for machine in (CLAIM, NOTIFICATION, CLAIM_CALLBACK)}
+_D = Declaration
+UNPAID = frozenset({_D.PENDING_PAYMENT, _D.PAYMENT_FAILED, _D.PAYMENT_CANCELLED})
+_NOTICES = frozenset({_D.PAID, _D.PAYMENT_FAILED, _D.PAYMENT_CANCELLED, _D.EXPIRED})
+
+DECLARATION = Machine(
+    kind="declaration",
+    states=Declaration,
+    start=_D.PENDING_PAYMENT,
+    moves={
+        **{unpaid: _NOTICES - {unpaid} for unpaid in UNPAID},
+        _D.PAID: frozenset({_D.SUBMITTED, _D.FAILED}),
+        _D.FAILED: frozenset({_D.PAID}),
+    },
+    finished=frozenset({_D.SUBMITTED, _D.FAILED, _D.EXPIRED}),
+    waits=UNPAID,
+)
+
+_O = VoucherOperation
+
+VOUCHER_OPERATION = Machine(
+    kind="voucher-operation",
+    states=VoucherOperation,
+    start=_O.QUEUED,
+    moves={
+        _O.QUEUED: frozenset({_O.RUNNING, _O.FAILED}),
+        _O.RUNNING: frozenset({_O.CALLING, _O.QUEUED, _O.SUCCEEDED, _O.REJECTED, _O.FAILED, _O.UNRESOLVED}),
+        _O.CALLING: frozenset({_O.CHECKING, _O.QUEUED, _O.SUCCEEDED, _O.REJECTED, _O.UNRESOLVED}),
+        _O.CHECKING: frozenset({_O.QUEUED, _O.SUCCEEDED, _O.REJECTED, _O.UNRESOLVED}),
+        _O.FAILED: frozenset({_O.QUEUED}),
+        _O.UNRESOLVED: frozenset({_O.CHECKING}),
+    },
+    finished=frozenset({_O.SUCCEEDED, _O.REJECTED, _O.FAILED, _O.UNRESOLVED}),
+    free=frozenset({_O.SUCCEEDED, _O.REJECTED, _O.FAILED, _O.UNRESOLVED}),
+    phases=Phases(waiting=_O.QUEUED, running=_O.RUNNING, calling=_O.CALLING, checking=_O.CHECKING),
+)
+
+MACHINES: Mapping[str, Machine] = {
+    machine.kind: machine for machine in (CLAIM, NOTIFICATION, CLAIM_CALLBACK, DECLARATION, VOUCHER_OPERATION)
+}
+
+_V = Voucher
+VOUCHER_MOVES: Mapping[Voucher | None, frozenset[Voucher | None]] = {
+    None: frozenset({_V.REQUESTED, _V.ACTIVE}),
+    _V.REQUESTED: frozenset({_V.ACTIVE, _V.CANCELLED, None}),
+    _V.ACTIVE: frozenset({_V.SUSPENDED, _V.CANCELLED}),
+    _V.SUSPENDED: frozenset({_V.ACTIVE, _V.CANCELLED}),
+    _V.CANCELLED: frozenset({_V.REQUESTED}),
+}

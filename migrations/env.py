@@ -6,10 +6,19 @@ from alembic import context
 from sqlalchemy import text
 
 from app import crypto, db
-from app.models import callback, claim, client, notification, workflow
+from app.models import callback, claim, client, declaration, notification, replay, voucher, workflow
 from app.models.orm import Table
 
-MODELS = (callback, claim, client, notification, workflow)  # imported so that their tables are known
+MODELS = (
+    callback,
+    claim,
+    client,
+    declaration,
+    notification,
+    replay,
+    voucher,
+    workflow,
+)  # imported so that their tables are known
 LOCK_WAIT = "5s"  # a migration that waits for a lock must not make everybody queue behind it
 
 

@@ -31,7 +31,13 @@ _ERASABLE = "kind = 'claim' AND finished_at IS NOT NULL AND erased_at IS NULL"  
 
 
 class Workflow(Table):
-    """One piece of work on its way. See the design, section 3, for what each column is for."""
+    """One piece of work on its way.
+
+    `due_at`: not to run before this; `wake_at`: when the sweep looks next; both null exactly in finished states, and
+    infinite where somebody else moves next. `worker` holds it, `fence` counts how often the right to write changed
+    hands. `intent` is the call about to be sent, `in_doubt`: its outcome is not known. `release` made it fail;
+    `for_release` alone may take it for a while after a replay.
+    """
 
     __tablename__ = "workflows"
     __mapper_args__ = {"polymorphic_on": "kind"}
@@ -55,6 +61,7 @@ class Workflow(Table):
     client_id: Mapped[UUID] = mapped_column(ForeignKey("clients.id"))
     correlation_id: Mapped[str]
     release: Mapped[str] = mapped_column(default="")
+    for_release: Mapped[str | None]
     created_at: Mapped[NewStamp]
     updated_at: Mapped[NewStamp]
     finished_at: Mapped[Stamp | None]
@@ -71,6 +78,18 @@ class Workflow(Table):
         Index("ix_workflows_held", "worker", postgresql_where=text("worker IS NOT NULL")),
         Index("ix_workflows_kind_state", "kind", "state", postgresql_where=text("wake_at IS NOT NULL")),
         Index("ix_workflows_listing", "client_id", "kind", "created_at", "id"),
+        CheckConstraint(
+            "kind <> 'voucher-operation' OR state NOT IN ('running', 'calling', 'checking') OR slot IS NOT NULL",
+            name="one_operation_at_a_time",
+        ),
+        Index(
+            "ix_workflows_unpaid",
+            "updated_at",
+            postgresql_where=text(
+                "kind = 'declaration' AND state IN ('pending-payment', 'payment-failed', 'payment-cancelled')"
+            ),
+        ),
+        Index("ix_workflows_failed", "finished_at", postgresql_where=text("kind = 'declaration' AND state = 'failed'")),
         Index("ix_workflows_erasable", "finished_at", postgresql_where=text(_ERASABLE)),
     )
 
@@ -86,6 +105,7 @@ class Move(Table):
     to: Mapped[str | None]
     actor: Mapped[str]
     reason: Mapped[str] = mapped_column(default="")
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     at: Mapped[NewStamp]
 
 
@@ -107,6 +127,7 @@ class Call(Table):
     outcome: Mapped[str]
     milliseconds: Mapped[int]
     message: Mapped[str] = mapped_column(default="")
+    code: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[NewStamp]
 
 
@@ -121,6 +142,15 @@ class Worker(Table):
     release: Mapped[str]
     started_at: Mapped[NewStamp]
     beat_at: Mapped[NewStamp]
+
+
+class Release(Table):
+    """A release of the workers, and when it was first seen."""
+
+    __tablename__ = "releases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[NewStamp]
 
 
 class Tick(Table):
