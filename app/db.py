@@ -10,8 +10,11 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +26,7 @@ __all__ = ["Session", "after_commit", "engine", "persistent", "statements", "tra
 _SESSION = "-c idle_in_transaction_session_timeout=5000 -c lock_timeout=5000 -c timezone=UTC"
 _AFTER_COMMIT = "after_commit"
 _PERSIST_SECONDS = 10.0
+_LAST = datetime.max.replace(tzinfo=UTC)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -51,7 +55,19 @@ def engine() -> Engine:
         },
     )
     event.listen(made, "checkout", _drop_if_dead)
+    event.listen(made, "connect", _read_infinity)
     return made
+
+
+class _Timestamp(TimestamptzLoader):
+    """`infinity`, the time of what waits for somebody else, is read as the largest datetime."""
+
+    def load(self, data: Buffer) -> datetime:
+        return _LAST if bytes(data) == b"infinity" else super().load(data)
+
+
+def _read_infinity(connection: Any, _record: Any) -> None:
+    connection.adapters.register_loader("timestamptz", _Timestamp)
 
 
 def _drop_if_dead(connection: Any, _record: Any, _proxy: Any) -> None:

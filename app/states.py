@@ -101,6 +101,20 @@ class Machine:
     waits: frozenset[StrEnum] = frozenset()
     phases: Phases | None = None
 
+    def rest(self, state: str, *, in_doubt: bool) -> StrEnum:
+        """Where a workflow in this state stands that nobody holds, with or without a call of unknown outcome."""
+        found = self.states(state)
+        if self.phases is None or found not in self.phases.all:
+            return found
+        return self.phases.checking if in_doubt else self.phases.waiting
+
+    def busy(self, state: str, *, in_doubt: bool) -> StrEnum:
+        """Where a workflow in this state stands once its holder has begun, or has recorded that its call follows."""
+        found = self.states(state)
+        if self.phases is None or found not in self.phases.all or found is self.phases.checking:
+            return found
+        return self.phases.calling if in_doubt else self.phases.running
+
     def allows(self, of: str, to: str) -> bool:
         return self.states(to) in self.moves.get(self.states(of), frozenset())
 

@@ -106,6 +106,7 @@ class Work(Protocol):
     correlation_id: str
     urgent: bool  # somebody waits for this: the reserved share of a rate limit is open to it
     last_try: bool  # attempts or time are used up after this one
+    settled: bool  # in find: what was lost has had its time; seeing nothing of it now counts
 
     def intend(self, index: int = 0) -> None:
         """Record that a call with effects follows at once, and pass only if it may be sent right now.
@@ -135,7 +136,8 @@ def _complete(_record: Any) -> bool:
 class Step(Generic[R]):
     """One step of a workflow: runs in state `of`, leads to state `to`.
 
-    `find` is None where `do` has no effects upstream that matter twice (it is simply repeated). `complete` says, after
+    `find` is None where repeating `do` does no harm: what is done twice has no effect, or the upstream recognises the
+    repeat. Then a lost call is repeated, and stays in doubt until an answer settles it. `complete` says, after
     an `Ok`, whether the step is through; until then the engine runs `do` again in the same state (one expense a time).
     """
 

@@ -241,7 +241,7 @@ def test_what_a_worker_holds_is_left_for_the_next_round() -> None:
     busy, idle = filed(), filed(at="11:00")
     text_id = child(busy, Notification, N.PENDING)
     with db.transaction() as session:
-        assert workflows.take(session, text_id, state=N.PENDING, worker=new_id(), lease=60)
+        assert workflows.take(session, text_id, among={N.PENDING}, release="test", worker=new_id(), lease=60)
     assert erasure.erase_some() == (1, False)
     assert (is_erased(busy), is_erased(idle), got(Notification, text_id).phone) == (False, True, PHONE)
 
@@ -254,7 +254,7 @@ def test_a_text_that_is_taken_at_the_last_moment_is_left_too(monkeypatch: pytest
     def read_then_taken(session: db.Session, workflow_id: UUID) -> Any:
         seen = read(session, workflow_id)
         with db.transaction() as another:
-            workflows.take(another, workflow_id, state=N.PENDING, worker=new_id(), lease=60)
+            workflows.take(another, workflow_id, among={N.PENDING}, release="test", worker=new_id(), lease=60)
         return seen
 
     monkeypatch.setattr(workflows, "read", read_then_taken)

@@ -13,16 +13,22 @@ from tests.store.conftest import columns, history, seen, workflow
 
 MACHINES = list(states.MACHINES.values())
 C, N, B = states.Claim, states.Notification, states.ClaimCallback
-# The contracts' words, not derived from the code: travel-claims 3.1 and 3.2.
+D, V = states.Declaration, states.VoucherOperation
+# The contracts' words, not derived from the code: travel-claims 3.1 and 3.2, declarations 3.1, vouchers 3.1.
 FINISHED: dict[str, set[StrEnum]] = {
     "claim": {C.SUBMITTED, C.DUPLICATE, C.FAILED, C.ROLLED_BACK, C.ROLLBACK_FAILED, C.CANCELLED},
     "notification": {N.SENT, N.DELIVERED, N.UNDELIVERED, N.SKIPPED, N.FAILED},
     "claim-callback": {B.DELIVERED, B.UNDELIVERED},
+    "declaration": {D.SUBMITTED, D.FAILED, D.EXPIRED},
+    "voucher-operation": {V.SUCCEEDED, V.REJECTED, V.FAILED, V.UNRESOLVED},
 }
+WAITS: dict[str, set[StrEnum]] = {"declaration": {D.PENDING_PAYMENT, D.PAYMENT_FAILED, D.PAYMENT_CANCELLED}}
 FREE: dict[str, set[StrEnum]] = {
     "claim": {C.FAILED, C.ROLLED_BACK, C.CANCELLED},
     "notification": set(),
     "claim-callback": set(),
+    "declaration": set(),
+    "voucher-operation": {V.SUCCEEDED, V.REJECTED, V.FAILED, V.UNRESOLVED},
 }
 BEFORE_SUBMITTED = [C.ACCEPTED, C.AUTHORIZED, C.APPOINTMENT_FOUND, C.CREATED, C.EXPENSED]
 LEGAL: dict[str, set[tuple[StrEnum, StrEnum]]] = {
@@ -41,6 +47,23 @@ LEGAL: dict[str, set[tuple[StrEnum, StrEnum]]] = {
         (N.UNDELIVERED, N.DELIVERED),
     },
     "claim-callback": {(B.PENDING, B.DELIVERED), (B.PENDING, B.UNDELIVERED)},
+    "declaration": {
+        *((unpaid, D.PAID) for unpaid in WAITS["declaration"]),
+        *((unpaid, D.EXPIRED) for unpaid in WAITS["declaration"]),
+        *((unpaid, D.PAYMENT_FAILED) for unpaid in (D.PENDING_PAYMENT, D.PAYMENT_CANCELLED)),
+        *((unpaid, D.PAYMENT_CANCELLED) for unpaid in (D.PENDING_PAYMENT, D.PAYMENT_FAILED)),
+        *((D.PAID, state) for state in (D.SUBMITTED, D.FAILED)),
+        (D.FAILED, D.PAID),
+    },
+    "voucher-operation": {
+        (V.QUEUED, V.RUNNING),
+        *((V.RUNNING, state) for state in (V.CALLING, V.QUEUED, V.REJECTED, V.SUCCEEDED, V.UNRESOLVED)),
+        *((V.CALLING, state) for state in (V.SUCCEEDED, V.REJECTED, V.QUEUED, V.CHECKING, V.UNRESOLVED)),
+        *((V.CHECKING, state) for state in (V.SUCCEEDED, V.REJECTED, V.QUEUED, V.UNRESOLVED)),
+        *((state, V.FAILED) for state in (V.QUEUED, V.RUNNING)),
+        (V.FAILED, V.QUEUED),
+        (V.UNRESOLVED, V.CHECKING),
+    },
 }
 
 
@@ -99,13 +122,14 @@ def test_every_unfinished_state_has_a_step_that_leads_out_of_it(machine: Machine
     flow = lines.FLOWS[machine.kind]
     for state in machine.states:
         step = flow.step_in(state)
-        assert (step is None) == machine.is_finished(state), f"{state}: {step}"
-        assert step is None or machine.allows(state, step.to)
+        assert (step is None) == (machine.is_finished(state) or machine.waits_in(state)), f"{state}: {step}"
+        assert step is None or machine.phases or machine.allows(state, step.to)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.kind)
 def test_finished_and_free_are_marked_as_the_contracts_say(machine: Machine) -> None:
     assert (machine.finished, machine.free) == (FINISHED[machine.kind], FREE[machine.kind])
+    assert machine.waits == WAITS.get(machine.kind, set())
     for state in machine.states:
         assert machine.is_finished(state) == (state in FINISHED[machine.kind])
         assert machine.is_free(state) == (state in FREE[machine.kind])

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from app import config, db, errors, metrics, steps
+from app import db, errors, metrics, steps
 from app.flows import lines, worker
 from app.flows.flow import Ending, Verdict
 from app.flows.holding import Holding, error_object
@@ -68,7 +68,14 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
         return False
     lease = flow.policy().lease
     with db.statements() as session:
-        seen = workflows.take(session, workflow_id, state=step.of, worker=worker.incarnation(), lease=lease)
+        seen = workflows.take(
+            session,
+            workflow_id,
+            among=flow.taken_in(step),
+            worker=worker.incarnation(),
+            release=worker.release(),
+            lease=lease,
+        )
     if seen is None:
         return False
     with structlog.contextvars.bound_contextvars(
@@ -105,7 +112,7 @@ class Run:
             log.info("engine.held", reason=reason)
             return Next.STOP
         if held.seen.in_doubt:
-            return self._find()
+            return self._find() if self._doubted().find else self._do()
         if held.record.asked and not held.undoing:
             ending = held.flow.asked(held.record)
             return self._end(held.work("do"), Ok(), ending, reason=f"{held.record.asked} asked for")
@@ -119,13 +126,18 @@ class Run:
             return Next.AGAIN
 
     def _find(self) -> Next:
-        doubted = self.held.flow.step_named(str((self.held.seen.intent or {})["step"]))
-        settled = self.held.seen.now >= self.held.settles_at()
-        work = self.held.work("find")
-        return self._conclude(doubted, work, *self._call(doubted, work), settled=settled)
+        doubted, work = self._doubted(), self.held.work("find")
+        return self._conclude(doubted, work, *self._call(doubted, work))
+
+    def _doubted(self) -> Step[Any]:
+        """The step whose call is in doubt."""
+        return self._doubted_by(self.held.seen.intent or {})
+
+    def _doubted_by(self, intent: Mapping[str, Any]) -> Step[Any]:
+        return self.held.flow.step_named(str(intent["step"]))
 
     def _call(self, step: Step[Any], work: LeasedWork) -> tuple[Outcome, float]:
-        verb = (step.find or step.do) if work.verb == "find" else step.do
+        verb = step.find if work.verb == "find" and step.find else step.do
         begun = time.monotonic()
         try:
             outcome = verb(self.held.record, work)
@@ -139,26 +151,25 @@ class Run:
         except Exception:
             log.exception("engine.verb-crashed", verb=work.verb)
             outcome = Unknown(failure=_BUG) if work.intended else Retry(failure=_BUG)
+        self.held.seen = replace(self.held.seen, state=work.seen.state)
         return outcome, time.monotonic() - begun
 
     # What follows an outcome
 
-    def _conclude(
-        self, step: Step[Any], work: LeasedWork, outcome: Outcome, seconds: float, *, settled: bool = False
-    ) -> Next:
-        self._observe(step, work, outcome, seconds, settled=settled)
+    def _conclude(self, step: Step[Any], work: LeasedWork, outcome: Outcome, seconds: float) -> Next:
+        self._observe(step, work, outcome, seconds)
         self._remember(outcome.values)
         match outcome:
             case Ok():
                 return self._went_well(step, work, outcome)
             case Rejected(failure=failure):
-                return self._fail(work, outcome, failure, in_doubt=work.verb == "find")
+                return self._fail(work, outcome, failure, in_doubt=self.held.seen.in_doubt)
             case Retry():
                 return self._try_again(work, outcome)
             case Unknown():
                 return self._in_doubt(work, outcome)
             case Nothing():
-                return self._saw_nothing(work, outcome, settled=settled)
+                return self._saw_nothing(work, outcome)
         if isinstance(outcome, NotCalled):
             return self._not_called(work, outcome)
         raise TypeError(f"{step.name}.{work.verb} returned {outcome!r}")
@@ -166,7 +177,7 @@ class Run:
     def _went_well(self, step: Step[Any], work: LeasedWork, outcome: Ok) -> Next:
         held = self.held
         to = outcome.state
-        if to is None and step.of == held.seen.state and step.complete(held.record):
+        if to is None and held.flow.step_in(held.seen.state) is step and step.complete(held.record):
             to = step.to
         if to is None:
             held.progress(work, outcome)
@@ -175,32 +186,36 @@ class Run:
         return self._move(work, outcome, to, reason=reason, failure=outcome.failure)
 
     def _try_again(self, work: LeasedWork, outcome: Retry) -> Next:
-        held, finding = self.held, work.verb == "find"
+        held, finding, doubt = self.held, work.verb == "find", self.held.seen.in_doubt
         tries = held.tries(work.verb) + (not outcome.free)
         limit = outcome.limit or held.policy.attempts
         used_up = not finding and not outcome.free and limit is not None and tries >= limit
         if used_up or held.is_past_deadline():
-            failure = _undecided(outcome.failure) if finding else outcome.failure
-            return self._fail(work, outcome, failure, in_doubt=finding)
+            failure = _undecided(outcome.failure) if doubt else outcome.failure
+            return self._fail(work, outcome, failure, in_doubt=doubt)
         after = held.policy.wait(tries) if outcome.after is None else outcome.after
-        intent = {**(held.seen.intent or {}), "finds": tries} if finding else None
+        intent: Mapping[str, Any] | None = None
+        if doubt:
+            intent = {**(held.seen.intent or {}), "finds": tries} if finding else held.stored_intent()
         return self._later(work, outcome, after=after, attempt=held.seen.attempt if finding else tries, intent=intent)
 
     def _in_doubt(self, work: LeasedWork, outcome: Unknown) -> Next:
-        """The row keeps its intent: find looks soon, and again when the call has settled."""
-        if work.verb == "find":
+        """The row keeps its intent: find looks soon, and again when the call has settled; or the call is repeated."""
+        held = self.held
+        if held.seen.in_doubt:
             return self._try_again(work, Retry(failure=outcome.failure, values=outcome.values))
         failure = {**vars(outcome.failure), "extra": dict(outcome.failure.extra)}
-        intent = {**self.held.stored_intent(), "failure": failure}
-        after = self.held.policy.find_after
-        return self._later(work, outcome, after=after, attempt=self.held.seen.attempt + 1, intent=intent)
+        intent = {**held.stored_intent(), "failure": failure}
+        tries = held.seen.attempt + 1
+        after = held.policy.find_after if self._doubted_by(intent).find else held.policy.wait(tries)
+        return self._later(work, outcome, after=after, attempt=tries, intent=intent)
 
-    def _saw_nothing(self, work: LeasedWork, outcome: Outcome, *, settled: bool) -> Next:
+    def _saw_nothing(self, work: LeasedWork, outcome: Outcome) -> Next:
         """The upstream shows no trace of the lost call: wait until it has settled, then do it again or give up."""
         held = self.held
         lost = self._how_the_lost_call_ended()
         late = held.is_past_deadline()
-        if not settled:
+        if not work.settled:
             if late:
                 return self._fail(work, outcome, _undecided(lost), in_doubt=True)
             wait = max((held.settles_at() - held.seen.now).total_seconds(), 0.1)
@@ -208,8 +223,7 @@ class Run:
         limit = held.policy.attempts
         if late or (limit is not None and held.seen.attempt >= limit and not held.undoing):
             return self._fail(work, outcome, lost, in_doubt=False)
-        held.settle(work, outcome)
-        return Next.AGAIN
+        return Next.AGAIN if held.settle(work, outcome) else Next.STOP
 
     def _how_the_lost_call_ended(self) -> Failure:
         kept = (self.held.seen.intent or {}).get("failure")
@@ -263,7 +277,7 @@ class Run:
         tried = self.held.seen.attempt + (work.verb == "do")
         error = error_object(self.held.step.name, failure, attempt=tried)
         left = 0 if self.held.flow.is_undoing(to) else tried
-        return {"error": error, "attempt": left, "release": config.settings().release}
+        return {"error": error, "attempt": left, "release": worker.release()}
 
     def _later(self, work: LeasedWork, outcome: Outcome, *, after: float, attempt: int, intent: Any = None) -> Next:
         self.held.later(work, outcome, after=after, attempt=attempt, intent=intent)
@@ -275,10 +289,10 @@ class Run:
         for name, value in values.items():
             setattr(self.held.record, name, value)
 
-    def _observe(self, step: Step[Any], work: LeasedWork, outcome: Outcome, seconds: float, *, settled: bool) -> None:
+    def _observe(self, step: Step[Any], work: LeasedWork, outcome: Outcome, seconds: float) -> None:
         word = type(outcome).__name__.lower()
         metrics.engine_steps.labels(self.held.seen.kind, step.name, work.verb, word).inc()
-        verdict = Verdict(step.name, work.verb, outcome, seconds, work.calls, settled)
+        verdict = Verdict(step.name, work.verb, outcome, seconds, work.calls, work.settled)
         self.held.flow.observed(self.held.record, verdict)
 
 

@@ -51,13 +51,19 @@ class Verdict:
     settled: bool = False
 
 
+def _no_lock(session: Session, record: Any) -> None:
+    """The workflow's own row is all that a holder writes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """A line's step table and its answers to the engine's questions.
 
     `load` reads the line's row with all that its verbs need. `held` says why accepted work must wait (line off), or
     None. `failed` and `asked` say where a failing or stopped workflow goes. `entered` runs in the transaction of each
-    move and returns the workflows that it started. `observed` is told how each verb ended (metrics).
+    move and returns the workflows that it started. `observed` is told how each verb ended (metrics). `lock` is taken
+    first in every transaction of a holder that writes. `clear`, where the line has a rule of its own for sending, runs
+    in the transaction of each intent: it returns columns to store with it, or raises Ended, and then nothing is sent.
     """
 
     machine: states.Machine
@@ -72,10 +78,17 @@ class Flow:
     asked: Callable[[Any], Ending]
     entered: Callable[[Session, Any, str], Sequence[UUID]]
     observed: Callable[[Any, Verdict], None]
+    lock: Callable[[Session, Any], None] = _no_lock
+    clear: Callable[[Session, Any], Mapping[str, Any]] | None = None
 
     def step_in(self, state: str) -> Step[Any] | None:
         """The step that runs in this state; None in finished states and where somebody else moves next."""
-        return next((step for step in self.steps if step.of == state), None)
+        of = self.machine.rest(state, in_doubt=False)
+        return next((step for step in self.steps if step.of == of), None)
+
+    def taken_in(self, step: Step[Any]) -> frozenset[str]:
+        """The states in which a free workflow may be taken for this step."""
+        return frozenset(self.machine.rest(step.of, in_doubt=doubt) for doubt in (False, True))
 
     def step_named(self, name: str) -> Step[Any]:
         return next(step for step in self.steps if step.name == name)

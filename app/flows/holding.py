@@ -37,13 +37,47 @@ class Holding:
             self.seen = replace(self.seen, now=workflows.now(session))
             if reason:
                 self._must(workflows.hold(session, self.seen, after=config.settings().hold_seconds))
+        if not reason and self.seen.machine.phases:
+            self._begin()
         return reason
+
+    def _begin(self) -> None:
+        with db.transaction() as session:
+            self._must(workflows.begin(session, self.seen))
+        self.seen = replace(self.seen, state=self.seen.machine.busy(self.seen.state, in_doubt=self.seen.in_doubt))
 
     def work(self, verb: str) -> LeasedWork:
         """The line to the engine for one verb."""
         limit = self.policy.attempts
         last = self.is_past_deadline(self.seen.now) or (limit is not None and self.tries(verb) + 1 >= limit)
-        return LeasedWork(self.seen, self.step.name, verb, lease=self.policy.lease, undoing=self.undoing, last_try=last)
+        return LeasedWork(
+            self.seen,
+            self.step.name,
+            verb,
+            clearance=self._clear,
+            lease=self.policy.lease,
+            last_try=last,
+            settled=verb == "find" and self.seen.now >= self.settles_at(),
+        )
+
+    def _clear(self, seen: Seen, intent: Mapping[str, Any]) -> Seen | None:
+        """Store the intent, and with it what the line has to say about this call. None: no row was hit."""
+        anyway = self.undoing or seen.in_doubt  # the repeat of a call in doubt is how its outcome is learned
+        if self.flow.clear is None:
+            with db.statements() as session:
+                stored = workflows.intend(session, seen, intent, lease=self.policy.lease, anyway=anyway)
+        else:
+            with db.transaction() as session:
+                self.flow.lock(session, self.record)
+                stored = workflows.intend(session, seen, intent, lease=self.policy.lease, anyway=anyway)
+                if stored:
+                    self._remember(session, self.flow.clear(session, self.record))
+        return replace(seen, state=seen.machine.busy(seen.state, in_doubt=True)) if stored else None
+
+    def _remember(self, session: Session, values: Mapping[str, Any]) -> None:
+        workflows.save(session, self.flow.table, self.seen.id, values)
+        for name, value in values.items():
+            setattr(self.record, name, value)
 
     def renew(self) -> None:
         with db.statements() as session:
@@ -58,27 +92,42 @@ class Holding:
     def progress(self, work: LeasedWork, outcome: Outcome) -> None:
         """A piece of the step is done, or a doubt has ended well: same state, same holder."""
         with db.transaction() as session:
+            self.flow.lock(session, self.record)
             self._must(workflows.progress(session, self.seen, lease=self.policy.lease), work)
             self._store(session, work, outcome)
         self.seen = replace(self.seen, intent=None, in_doubt=False, attempt=0)
 
     @db.persistent
-    def settle(self, work: LeasedWork, outcome: Outcome) -> None:
-        """The lost call had no effect: the doubt ends, the attempts used stay used."""
+    def settle(self, work: LeasedWork, outcome: Outcome) -> bool:
+        """The lost call had no effect: the doubt ends, the attempts used stay used. True: still held.
+
+        Where the state shows the phases, the workflow starts over, and what remains is enqueued anew.
+        """
+        starts_over = self.seen.machine.phases is not None
         with db.transaction() as session:
-            self._must(workflows.settle(session, self.seen, lease=self.policy.lease), work)
+            self.flow.lock(session, self.record)
+            if starts_over:
+                written = workflows.later(session, self.seen, after=0, attempt=self.seen.attempt, intent=None)
+                db.after_commit(session, partial(dispatch.enqueue, self.seen.id))
+            else:
+                written = workflows.settle(session, self.seen, lease=self.policy.lease)
+            self._must(written, work)
             self._store(session, work, outcome)
         self.seen = replace(self.seen, intent=None, in_doubt=False)
+        return not starts_over
 
     @db.persistent
     def later(
         self, work: LeasedWork, outcome: Outcome, *, after: float, attempt: int, intent: Mapping[str, Any] | None = None
     ) -> None:
-        """Let go with a future; in doubt where there is an intent."""
+        """Let go with a future; in doubt where there is an intent. What is due at once is enqueued at once."""
         with db.transaction() as session:
+            self.flow.lock(session, self.record)
             written = workflows.later(session, self.seen, after=after, attempt=attempt, intent=intent)
             self._must(written, work)
             self._store(session, work, outcome)
+            if after <= 0:
+                db.after_commit(session, partial(dispatch.enqueue, self.seen.id))
 
     @db.persistent
     def move(
@@ -99,10 +148,12 @@ class Holding:
         columns = {**columns} if in_doubt else {**columns, "intent": None, "in_doubt": False}
         lead = config.settings().redispatch_seconds
         with db.transaction() as session:
+            self.flow.lock(session, self.record)
             self._add_calls(session, work)
+            seen = self._on_the_way(session, to, work)
             written = workflows.move(
                 session,
-                self.seen,
+                seen,
                 to,
                 actor="worker",
                 reason=reason,
@@ -118,6 +169,14 @@ class Holding:
             if goes_on and to != self.step.to:
                 db.after_commit(session, partial(dispatch.enqueue, self.seen.id))
         return goes_on and to == self.step.to
+
+    def _on_the_way(self, session: Session, to: str, work: LeasedWork) -> Seen:
+        """The row as the move starts from it: back from its phase, where the table has no other way."""
+        seen, machine = self.seen, self.seen.machine
+        if machine.allows(seen.state, to):
+            return seen
+        self._must(workflows.later(session, seen, after=0, attempt=seen.attempt, intent=None), work)
+        return replace(seen, state=machine.rest(seen.state, in_doubt=False))
 
     def keep_calls(self, work: LeasedWork) -> None:
         """What was really called belongs in the timeline, also when the lease is lost."""

@@ -44,6 +44,7 @@ class Straight:
     wait: Callable[[float], None] = time.sleep
     urgent: bool = True
     last_try: bool = False
+    settled: bool = False
     intended: tuple[int, float] | None = None
     calls: list[Call] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ import structlog
 
 from app import config, db, errors, metrics, queue
 from app.db import Session
-from app.flows import dispatch, engine, holding, lines
+from app.flows import dispatch, engine, holding, lines, worker
 from app.steps import Failure
 from app.store import workers, workflows
 from app.store.workflows import Seen
@@ -107,7 +107,7 @@ def _poisoned(session: Session, seen: Seen) -> None:
         session, seen, ending.state, actor="sweep", reason="crashed",
         crashes=0,
         attempt=0 if flow.is_undoing(ending.state) else seen.attempt, deadline=ending.deadline, **columns,
-        release=config.settings().release,
+        release=worker.release(),
     )  # fmt: skip
     workflows.save(session, flow.table, seen.id, ending.values)
     for name, value in ending.values.items():

@@ -1,6 +1,6 @@
 """The life of a worker process: its incarnation, heartbeat, sweep thread, and how it stops.
 
-`start()` and `stop()` are called by the Celery worker's signals; nothing runs in other processes.
+`start()`, `stop_taking()` and `let_go()` are called by the Celery worker's signals; nothing runs in other processes.
 """
 
 import contextlib
@@ -16,13 +16,12 @@ import structlog
 
 from app import config, db
 from app.models.orm import new_id
-from app.store import workers
+from app.store import releases, workers
 
 ALONE_AFTER_CRASHES = 2  # a row whose holders died so often runs alone in its process
 
 log = structlog.get_logger("worker")
 _stopping = threading.Event()
-_threads: list[threading.Thread] = []
 
 
 @functools.cache
@@ -36,12 +35,17 @@ def stopping() -> bool:
     return _stopping.is_set()
 
 
+@functools.cache
+def release() -> str:
+    """The release of this worker, made known once: RELEASE, or the start that it shares with those started with it."""
+    with db.transaction() as session:
+        return releases.announce(session, config.settings().release)
+
+
 def beat() -> None:
     """One heartbeat."""
     with db.statements() as session:
-        workers.beat(
-            session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=config.settings().release
-        )
+        workers.beat(session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=release())
 
 
 def beat_if_possible() -> None:
@@ -55,7 +59,7 @@ def beat_if_possible() -> None:
 
 
 def start(sweep: Callable[[], None]) -> None:
-    """Beat once, then beat and sweep in threads of their own until `stop`."""
+    """Beat and sweep in threads of their own; the sweep ends with `stop_taking`, the heartbeat with the process."""
     settings = config.settings()
     _every(settings.lease_heartbeat_seconds, beat, "heartbeat", until=threading.Event())
     _every(settings.sweep_seconds, sweep, "sweep", until=_stopping)
@@ -74,9 +78,7 @@ def _every(seconds: float, action: Callable[[], None], name: str, *, until: thre
                     log.exception("worker.thread-failed", thread=name)
             until.wait(max(seconds - (time.monotonic() - begun), 0.05))
 
-    thread = threading.Thread(target=loop, name=name, daemon=True)
-    thread.start()
-    _threads.append(thread)
+    threading.Thread(target=loop, name=name, daemon=True).start()
 
 
 def stop_taking() -> None:

@@ -6,14 +6,14 @@ function that returns False hit no row: the caller's view is out of date and it 
 Postgres's `clock_timestamp()`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import DateTime, Text, and_, case, cast, func, insert, literal, or_, select, type_coerce, update
 from sqlalchemy import Table as SqlTable
-from sqlalchemy import Text, and_, case, cast, func, insert, literal, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
@@ -23,6 +23,8 @@ from app.models.workflow import Call, Move, Workflow
 
 W: SqlTable = Workflow.__table__  # type: ignore[assignment]
 NOW = func.clock_timestamp()
+NEVER = cast(literal("infinity"), DateTime(timezone=True))  # until somebody else moves the row
+KEPT_FOR_RELEASE = 600  # seconds for which a row replayed for a release is left to its workers
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Seen:
     correlation_id: str
     now: datetime
 
+    @property
+    def machine(self) -> states.Machine:
+        return states.MACHINES[self.kind]
+
 
 _SEEN = (*(W.c[name] for name in Seen.__dataclass_fields__ if name != "now"), NOW.label("now"))
 
@@ -59,11 +65,17 @@ def read(session: Session, workflow_id: UUID) -> Seen | None:
     return Seen(**row._mapping) if row else None
 
 
-def take(session: Session, workflow_id: UUID, *, state: str, worker: UUID, lease: float) -> Seen | None:
-    """Hold a free and due workflow in `state` for `lease` seconds. None: nothing to take (doubled, late, forged)."""
+def take(
+    session: Session, workflow_id: UUID, *, among: Collection[str], worker: UUID, release: str, lease: float
+) -> Seen | None:
+    """Hold a free and due workflow in one of these states for `lease` seconds.
+
+    None: nothing to take (doubled, late, forged), or what was replayed for another release is still kept for it.
+    """
+    mine = or_(W.c.for_release.is_(None), W.c.for_release == release, W.c.updated_at < NOW - seconds(KEPT_FOR_RELEASE))
     statement = (
         update(W)
-        .where(W.c.id == workflow_id, W.c.state == state, W.c.worker.is_(None), W.c.due_at <= NOW)
+        .where(W.c.id == workflow_id, W.c.state.in_(among), W.c.worker.is_(None), W.c.due_at <= NOW, mine)
         .values(worker=worker, fence=W.c.fence + 1, wake_at=NOW + seconds(lease))
         .returning(*_SEEN)
     )
@@ -76,11 +88,17 @@ def renew(session: Session, seen: Seen, *, lease: float) -> bool:
     return _write(session, seen, wake_at=NOW + seconds(lease))
 
 
-def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: float, undoing: bool) -> bool:
-    """Record that a call with effects follows. False also when a cancel or withdrawal is asked for, unless undoing."""
+def begin(session: Session, seen: Seen) -> bool:
+    """The holder begins: where the machine shows it, the state says so."""
+    return _pass_on(session, seen, seen.machine.busy(seen.state, in_doubt=seen.in_doubt))
+
+
+def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: float, anyway: bool) -> bool:
+    """Record that a call with effects follows. False also when a cancel or withdrawal is asked for, unless `anyway`."""
     stamped = type_coerce(dict(intent), JSONB).concat(func.jsonb_build_object(literal("at", Text), NOW))
-    guard = () if undoing else (W.c.asked.is_(None),)
-    return _write(session, seen, *guard, intent=stamped, in_doubt=True, wake_at=NOW + seconds(lease))
+    guard = () if anyway else (W.c.asked.is_(None),)
+    to = seen.machine.busy(seen.state, in_doubt=True)
+    return _pass_on(session, seen, to, *guard, intent=stamped, in_doubt=True, wake_at=NOW + seconds(lease))
 
 
 def progress(session: Session, seen: Seen, *, lease: float) -> bool:
@@ -101,21 +119,24 @@ def later(session: Session, seen: Seen, *, after: float, attempt: int, intent: M
     wait = func.least(NOW + seconds(after), W.c.deadline_at)  # a null does not count
     due = func.greatest(NOW, wait if intent else case((W.c.asked.is_not(None), NOW), else_=wait))
     kept = {"intent": dict(intent) if intent else None, "in_doubt": bool(intent)}
-    return _write(session, seen, worker=None, due_at=due, wake_at=due, attempt=attempt, crashes=0, **kept)
+    to = seen.machine.rest(seen.state, in_doubt=bool(intent))
+    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, attempt=attempt, crashes=0, **kept)
 
 
 def hold(session: Session, seen: Seen, *, after: float) -> bool:
     """Let go because the line is off: due later, no attempt used, the deadline moved along."""
     due, deadline = NOW + seconds(after), W.c.deadline_at + seconds(after)
-    return _write(session, seen, worker=None, due_at=due, wake_at=due, deadline_at=deadline)
+    to = seen.machine.rest(seen.state, in_doubt=seen.in_doubt)
+    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, deadline_at=deadline)
 
 
 def release(session: Session, seen: Seen, *, after: float) -> bool:
     """Let go as it stands, intent and doubt included; due in `after` seconds."""
-    return _write(session, seen, worker=None, due_at=NOW + seconds(after), wake_at=NOW + seconds(after))
+    to, due = seen.machine.rest(seen.state, in_doubt=seen.in_doubt), NOW + seconds(after)
+    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due)
 
 
-def move(
+def move(  # noqa: PLR0913 - everything that goes with a change of state is written with it
     session: Session,
     seen: Seen,
     to: str,
@@ -125,20 +146,24 @@ def move(
     holder: bool = True,
     lead: float = 0,
     deadline: float | None = None,
+    detail: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
     """The one writer of state: check the table of moves, update guarded, record history in the same transaction.
 
-    Frees the lease. An unfinished target is due at once and looked at in `lead` seconds (its message is on the way); a
-    finished one has no time to look again, and gives up its slot where the state says so. `deadline`: anew, in seconds.
+    Frees the lease. An unfinished target is due at once and looked at in `lead` seconds (its message is on the way), or
+    never by itself where it waits for somebody else; a finished one has no time to look again, and gives up its slot
+    where the state says so. `deadline`: anew, in seconds.
     """
-    machine = states.MACHINES[seen.kind]
+    machine = seen.machine
     if not machine.allows(seen.state, to):
         raise errors.IllegalMove(f"{seen.kind}: {seen.state} -> {to}")
-    finished = machine.is_finished(to)
-    values |= {"due_at": None, "wake_at": None, "finished_at": NOW} if finished else {
-        "due_at": NOW, "wake_at": NOW + seconds(lead), "finished_at": None,
-    }  # fmt: skip
+    if machine.is_finished(to):
+        values |= {"due_at": None, "wake_at": None, "finished_at": NOW}
+    elif machine.waits_in(to):
+        values |= {"due_at": NEVER, "wake_at": NEVER, "finished_at": None}
+    else:
+        values |= {"due_at": NOW, "wake_at": NOW + seconds(lead), "finished_at": None}
     if machine.is_free(to):
         values["slot"] = None
     if deadline is not None:
@@ -147,7 +172,7 @@ def move(
     fence = seen.fence if holder else seen.fence + 1
     if not _write(session, seen, *guard, state=to, fence=fence, worker=None, updated_at=NOW, **values):
         return False
-    session.execute(insert(Move).values(workflow_id=seen.id, of=seen.state, to=to, actor=actor, reason=reason))
+    _record(session, seen, to, actor=actor, reason=reason, detail=detail)
     return True
 
 
@@ -163,9 +188,11 @@ def save(session: Session, table: type[Workflow], workflow_id: UUID, values: Map
         session.execute(update(own).where(own.c.id == workflow_id).values(**values))
 
 
-def add_event(session: Session, workflow_id: UUID, reason: str, *, actor: str) -> None:
+def add_event(
+    session: Session, workflow_id: UUID, reason: str, *, actor: str, detail: Mapping[str, Any] | None = None
+) -> None:
     """An entry of the timeline that changes no state."""
-    session.execute(insert(Move).values(workflow_id=workflow_id, actor=actor, reason=reason))
+    session.execute(insert(Move).values(workflow_id=workflow_id, actor=actor, reason=reason, detail=detail))
 
 
 def add_calls(session: Session, seen: Seen, step: str, verb: str, calls: Sequence[steps.Call]) -> None:
@@ -179,6 +206,25 @@ def now(session: Session) -> datetime:
     """Postgres's clock."""
     moment: datetime = session.execute(select(NOW)).scalar_one()
     return moment
+
+
+def _pass_on(session: Session, seen: Seen, to: str, *guard: ColumnElement[bool], **values: Any) -> bool:
+    """A holder's write that may show in the state how far its step is."""
+    if to == seen.state:
+        return _write(session, seen, *guard, **values)
+    if not seen.machine.allows(seen.state, to):
+        raise errors.IllegalMove(f"{seen.kind}: {seen.state} -> {to}")
+    if not _write(session, seen, *guard, state=to, updated_at=NOW, **values):
+        return False
+    _record(session, seen, to, actor="worker", reason="")
+    return True
+
+
+def _record(
+    session: Session, seen: Seen, to: str, *, actor: str, reason: str, detail: Mapping[str, Any] | None = None
+) -> None:
+    row = insert(Move).values(workflow_id=seen.id, of=seen.state, to=to, actor=actor, reason=reason, detail=detail)
+    session.execute(row)
 
 
 def _write(session: Session, seen: Seen, *guard: ColumnElement[bool], **values: Any) -> bool:

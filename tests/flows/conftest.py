@@ -152,7 +152,7 @@ def shift(workflow_id: UUID, seconds: float) -> None:
     with db.transaction() as session:
         session.execute(
             text(
-                "UPDATE workflows SET due_at = due_at - make_interval(secs => :s), "
+                "UPDATE workflows SET updated_at = updated_at - make_interval(secs => :s), due_at = due_at - make_interval(secs => :s), "
                 "wake_at = wake_at - make_interval(secs => :s), deadline_at = deadline_at - make_interval(secs => :s), "
                 "intent = CASE WHEN intent ? 'at' THEN jsonb_set(intent, '{at}', "
                 "to_jsonb((intent ->> 'at')::timestamptz - make_interval(secs => :s))) ELSE intent END WHERE id = :id"
@@ -169,7 +169,9 @@ def write(workflow_id: UUID, **columns: Any) -> None:
 def take(workflow_id: UUID, *, by: UUID | None = None, state: str = S.APPOINTMENT_FOUND) -> Seen | None:
     """Take it as another worker would, and do nothing more."""
     with db.transaction() as session:
-        return workflows.take(session, workflow_id, state=state, worker=by or worker.incarnation(), lease=65)
+        return workflows.take(
+            session, workflow_id, among={state}, release="test", worker=by or worker.incarnation(), lease=65
+        )
 
 
 def perform(workflow_id: UUID, step: str = "create") -> bool:

@@ -78,7 +78,7 @@ def test_a_holder_that_was_cancelled_away_sends_nothing(quick: None, upstreams: 
     assert mine
     assert claim_requests.cancel(claim_id) == "done"
     with db.statements() as session:
-        assert not workflows.intend(session, mine, {"step": "create_claim"}, lease=60, undoing=False)
+        assert not workflows.intend(session, mine, {"step": "create_claim"}, lease=60, anyway=False)
 
 
 def test_what_is_rolling_back_after_a_failure_is_not_cancellable(quick: None, upstreams: Sandbox) -> None:

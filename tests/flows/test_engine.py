@@ -293,7 +293,7 @@ def test_who_moves_without_the_lease_guards_on_the_doubt_as_read(script: Script)
     assert mine
     write(claim, fence=api.fence)  # even if the fence told nothing
     with db.transaction() as session:
-        assert workflows.intend(session, api, {"step": "create", "index": 0}, lease=65, undoing=False)
+        assert workflows.intend(session, api, {"step": "create", "index": 0}, lease=65, anyway=False)
     with db.transaction() as session:
         assert not workflows.move(session, api, S.CANCELLED, actor="client", holder=False)
         assert not workflows.ask(session, api, "cancel")
@@ -322,7 +322,7 @@ def test_a_zombie_cannot_announce_a_call(script: Script) -> None:
     write(claim, worker=None)
     assert take(claim, by=new_id())
     with db.transaction() as session:
-        assert not workflows.intend(session, old, {"step": "create"}, lease=65, undoing=False)
+        assert not workflows.intend(session, old, {"step": "create"}, lease=65, anyway=False)
 
 
 def test_the_intent_is_committed_before_the_call(script: Script) -> None:
@@ -348,7 +348,7 @@ def test_no_call_is_announced_once_a_cancel_is_asked_for(script: Script) -> None
     assert mine
     with db.transaction() as session:
         assert workflows.ask(session, seen(claim), "cancel")
-        assert not workflows.intend(session, mine, {"step": "create"}, lease=65, undoing=False)
+        assert not workflows.intend(session, mine, {"step": "create"}, lease=65, anyway=False)
 
 
 def test_a_cancel_asked_during_a_call_stops_the_next_step(script: Script) -> None:
@@ -438,7 +438,7 @@ def test_an_undo_may_announce_its_calls_although_a_cancel_is_asked_for(script: S
     mine = take(claim, state=S.ROLLING_BACK)
     assert mine
     with db.statements() as session:
-        assert workflows.intend(session, mine, {"step": "rollback"}, lease=65, undoing=True)
+        assert workflows.intend(session, mine, {"step": "rollback"}, lease=65, anyway=True)
 
 
 def test_a_move_by_the_api_takes_the_right_to_write_from_the_holder(script: Script) -> None:

@@ -133,7 +133,7 @@ def test_a_call_that_was_under_way_is_looked_for_before_it_is_repeated(script: S
     mine = take(claim, by=new_id())
     assert mine
     with db.transaction() as session:
-        assert workflows.intend(session, mine, {"step": "create", "index": 0}, lease=65, undoing=False)
+        assert workflows.intend(session, mine, {"step": "create", "index": 0}, lease=65, anyway=False)
     sweep.sweep()
     perform(claim)
     assert script.done == ["create.find"]

@@ -38,6 +38,7 @@ def workflow(*, kind: str = "claim", state: str | None = None, of: str = "test",
         "correlation_id": "corr-1",
         "due_at": when,
         "wake_at": when,
+        "slot": "taken" if machine.phases else None,
         **columns,
     }
     with db.transaction() as session:

@@ -39,7 +39,7 @@ def pick(room: dict[int, int] | None = None) -> list[UUID]:
 
 
 def due_since(age: float, *, of: str = "test", priority: int = 1) -> UUID:
-    return workflow(of=of, priority=priority, wake_at=NOW - seconds(age))
+    return workflow(of=of, priority=priority, wake_at=NOW - seconds(age), updated_at=NOW - seconds(age))
 
 
 def test_a_heartbeat_is_one_row_per_incarnation_and_renewed_in_place() -> None:

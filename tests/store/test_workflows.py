@@ -24,7 +24,7 @@ INTENT = {"step": "create_claim", "index": 0, "verb": "do"}
 Write = Callable[[Session, Seen], bool]
 HOLDERS: dict[str, Write] = {
     "renew": lambda session, row: workflows.renew(session, row, lease=65),
-    "intend": lambda session, row: workflows.intend(session, row, INTENT, lease=65, undoing=False),
+    "intend": lambda session, row: workflows.intend(session, row, INTENT, lease=65, anyway=False),
     "progress": lambda session, row: workflows.progress(session, row, lease=65),
     "settle": lambda session, row: workflows.settle(session, row, lease=65),
     "later": lambda session, row: workflows.later(session, row, after=9, attempt=7, intent=None),
@@ -47,7 +47,7 @@ def held(**values: Any) -> Seen:
     """A claim before its create call, taken."""
     claim = workflow(state=S.APPOINTMENT_FOUND, **values)
     with db.transaction() as session:
-        taken = workflows.take(session, claim, state=S.APPOINTMENT_FOUND, worker=new_id(), lease=65)
+        taken = workflows.take(session, claim, among={S.APPOINTMENT_FOUND}, release="test", worker=new_id(), lease=65)
     assert taken
     return taken
 
@@ -143,7 +143,7 @@ def test_two_rows_cannot_hold_one_slot() -> None:
 
 def take(claim: UUID, *, state: str = S.ACCEPTED) -> Seen | None:
     with db.transaction() as session:
-        return workflows.take(session, claim, state=state, worker=new_id(), lease=65)
+        return workflows.take(session, claim, among={state}, release="test", worker=new_id(), lease=65)
 
 
 def test_a_take_holds_the_row_and_moves_the_fence() -> None:
@@ -244,7 +244,7 @@ def test_no_intent_once_a_stop_is_asked_for_unless_it_undoes() -> None:
     row = held(asked="cancel")
     assert not write(HOLDERS["intend"], row)
     assert columns(row.id)["in_doubt"] is False
-    assert write(lambda session, mine: workflows.intend(session, mine, INTENT, lease=65, undoing=True), row)
+    assert write(lambda session, mine: workflows.intend(session, mine, INTENT, lease=65, anyway=True), row)
 
 
 def test_progress_forgets_doubt_attempts_and_deaths_but_keeps_state_and_lease() -> None:

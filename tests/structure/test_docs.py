@@ -16,7 +16,16 @@ from tests.structure.conftest import ROOT, named, sources
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-GROUPS = (config.Settings, config.TravelPay, config.TravelClaims, config.Notify)
+GROUPS = (
+    config.Settings,
+    config.TravelPay,
+    config.TravelClaims,
+    config.Notify,
+    config.Mdg,
+    config.Declarations,
+    config.Imovo,
+    config.Vouchers,
+)
 EXAMPLE = "parcels"  # the line of business that docs/add-a-line.md makes up
 
 
@@ -53,7 +62,7 @@ def shown(field: FieldInfo) -> str:
 
 def settings() -> dict[str, str]:
     """Every variable that the settings read, with its default."""
-    lines = {"travel_pay", "travel_claims", "notify"}
+    lines = {"travel_pay", "travel_claims", "notify", "mdg", "declarations", "imovo", "vouchers"}
     return {
         f"{group.model_config.get('env_prefix') or ''}{name}".upper(): shown(field)
         for group in GROUPS

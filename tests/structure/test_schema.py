@@ -144,7 +144,7 @@ def test_a_kind_that_is_none_has_no_states(database: None, machine: Machine) -> 
 
 def write(machine: Machine, **values: str) -> None:
     """Change a good row, as somebody would who goes past the code."""
-    row = workflow(kind=machine.kind)
+    row = workflow(kind=machine.kind, slot=None)
     with db.transaction() as session:
         assignments = ", ".join(f"{name} = :{name}" for name in values)
         session.execute(text(f"UPDATE workflows SET {assignments} WHERE id = :id"), {**values, "id": row})  # noqa: S608
