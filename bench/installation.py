@@ -16,6 +16,7 @@ import redis
 
 from bench import cpu
 from local import environment, programs, services
+from sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
 BIN = ROOT / ".venv/bin"
@@ -46,7 +47,9 @@ class Installation:
         self.folder = folder
         self.postgres = services.Postgres(folder / "postgres")
         self.redis = services.Redis(folder / "redis")
-        self.at = environment.Ports(web=services.free_port(), flower=1, sandbox=_three_ports())
+        self.at = environment.Ports(
+            web=services.free_port(), flower=1, sandbox=services.free_port(in_a_row=len(Sandbox().listeners))
+        )
         self.environment: dict[str, str] = {}
         self.key = ""
         self._processes: dict[str, programs.Program] = {}
@@ -190,14 +193,6 @@ def procfile(name: str) -> str:
     """The command of a process, as everybody starts it."""
     lines = (line.partition(":") for line in (ROOT / "Procfile").read_text().splitlines())
     return next(command.strip() for found, _, command in lines if found == name)
-
-
-def _three_ports() -> int:
-    """The first of three free ports in a row, as the sandbox wants them."""
-    while True:
-        first = services.free_port()
-        if all(services.is_free(first + more) for more in (1, 2)):
-            return first
 
 
 def _answers(url: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import credentials
+from sandbox import Credentials, Sandbox
 
 HEADER = """\
 # Made by `make up` for this machine only. Any variable set outside wins over this file.
@@ -19,7 +19,7 @@ HEADER = """\
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where things listen. The sandbox takes three ports from `sandbox` on: login and control, Travel Pay, Notify."""
+    """Where things listen. The sandbox takes one port per upstream from `sandbox` on; the first has the control too."""
 
     web: int
     flower: int
@@ -29,7 +29,7 @@ class Ports:
     def all(self) -> dict[int, str]:
         """Every port with the variable that moves it."""
         taken = {self.web: "PORT", self.flower: "FLOWER_PORT"}
-        return taken | {self.sandbox + number: "SANDBOX_PORT" for number in range(3)}
+        return taken | {one.port: "SANDBOX_PORT" for one in Sandbox(port=self.sandbox).listeners.values()}
 
 
 def ports(environment: Mapping[str, str] = os.environ) -> Ports:
@@ -43,7 +43,7 @@ def ports(environment: Mapping[str, str] = os.environ) -> Ports:
 
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name) or str(default)
-    if not text.isdecimal() or not 0 < int(text) < 65_533:
+    if not text.isdecimal() or not 0 < int(text) < 65_532:
         raise ValueError(f"{name} must be a port number, not {text!r}")
     return int(text)
 
@@ -72,7 +72,7 @@ def complete(known: Mapping[str, str], at: Ports, var: Path) -> dict[str, str]:
 
 def _secrets() -> dict[str, str]:
     return {
-        **credentials.Credentials().variables(),
+        **Credentials().variables(),
         "DATA_KEYS": _key(),
         "HASH_KEY": _key(),
         "SECRET_KEY": secrets.token_urlsafe(48),
@@ -86,18 +86,15 @@ def _key() -> str:
 
 
 def _addresses(at: Ports, var: Path) -> dict[str, str]:
-    sandbox = [f"http://127.0.0.1:{at.sandbox + number}" for number in range(3)]
     return {
+        **Sandbox(port=at.sandbox).addresses(),
         "HOST": "127.0.0.1",
         "PORT": str(at.web),
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": str(at.flower),
         "SANDBOX_PORT": str(at.sandbox),
         "SANDBOX_RECEIPTS_URL": f"http://127.0.0.1:{at.web}/callbacks/notify",
-        "TRAVEL_PAY_AUTH_URL": sandbox[0],
-        "TRAVEL_PAY_URL": f"{sandbox[1]}/eis/api/btsss/travelclaim",
-        "NOTIFY_URL": sandbox[2],
         "PROMETHEUS_MULTIPROC_DIR": str(var / "metrics"),
         "RELEASE": "development",
-        "STAGE": "local",
+        "STAGE": "DEV",
     }

@@ -45,15 +45,16 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Pick a free port below the range that outgoing connections use.
+def free_port(*, in_a_row: int = 1) -> int:
+    """Pick a free port, or the first of several in a row, below the range that outgoing connections use.
 
     Within that range a client that keeps trying a server which is down may be given the server's own port
     and connect to itself, and the server can never come back.
     """
-    while not is_free(port := random.randrange(15_000, 30_000)):
-        pass
-    return port
+    while True:
+        port = random.randrange(15_000, 30_000)
+        if all(is_free(port + number) for number in range(in_a_row)):
+            return port
 
 
 class Server(ABC):

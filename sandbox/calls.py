@@ -1,5 +1,6 @@
-"""The log of calls: every request received by an upstream, how it was named and what became of it."""
+"""The log of calls: every request received by an upstream, its exact body, how it was named and what became of it."""
 
+import hashlib
 import itertools
 import json
 import threading
@@ -7,17 +8,21 @@ import time
 from collections import deque
 from typing import Any
 
-from sandbox.messages import Answer, Reply, Request, header_pairs, timestamp
+from sandbox.messages import Answer, Drop, Reply, Request, header_pairs, timestamp
 
 MAX_CALLS = 100_000
 MAX_BYTES = 256 * 1024 * 1024
+MAX_ANSWER = 2048
 
 
 class Record:
-    """One call. `status` is None while it is under way, a number once answered, or `dropped`."""
+    """One call. `status` is None while it is under way, a number once answered, or `dropped` or `garbage`.
+
+    Of a body answered at least the first MAX_ANSWER bytes are kept.
+    """
 
     __slots__ = (
-        "at", "body", "call", "correlation_id", "fault", "head", "number", "seconds", "status", "upstream",
+        "answer", "at", "body", "call", "correlation_id", "fault", "head", "number", "seconds", "status", "upstream",
     )  # fmt: skip
 
     def __init__(self, number: int, *, upstream: str, call: str | None, request: Request) -> None:
@@ -30,11 +35,14 @@ class Record:
         self.correlation_id = request.correlation_id
         self.fault: str | None = None
         self.status: int | str | None = None
+        self.answer = b""
         self.seconds: float | None = None
 
     def end(self, reply: Reply) -> None:
         self.seconds = round(time.time() - self.at, 6)
-        self.status = reply.status if isinstance(reply, Answer) else "dropped"
+        self.status = "dropped" if isinstance(reply, Drop) else reply.status
+        if isinstance(reply, Answer):
+            self.answer = reply.body[:MAX_ANSWER]
 
     def shown(self) -> dict[str, Any]:
         request = Request(self.head)
@@ -47,10 +55,13 @@ class Record:
             "query": request.arguments,
             "headers": dict(header_pairs(self.head)),
             "body": _readable(self.body),
+            "body_text": self.body.decode("utf-8", "replace"),
+            "body_sha256": hashlib.sha256(self.body).hexdigest(),
             "correlation_id": self.correlation_id,
             "at": timestamp(self.at),
             "seconds": self.seconds,
             "status": self.status,
+            "answer": _readable(self.answer),
             "fault": self.fault,
         }
 

@@ -51,6 +51,8 @@ class Credentials:
     notify_service_id: str = "22222222-3333-4444-8555-666666666601"
     notify_secret: str = "22222222-3333-4444-8555-666666666602"
     notify_callback_token: str = field(default="notify-callback-token-of-the-sandbox-0001")
+    mdg_bearer_token: str = "mdg-bearer-token-of-the-sandbox"
+    imovo_api_key: str = "imovo-api-key-of-the-sandbox"
 
     @property
     def notify_api_key(self) -> str:
@@ -76,6 +78,8 @@ class Credentials:
             "TRAVEL_PAY_SUBSCRIPTION_KEY": self.subscription_key,
             "NOTIFY_API_KEY": self.notify_api_key,
             "NOTIFY_CALLBACK_TOKEN": self.notify_callback_token,
+            "MDG_BEARER_TOKEN": self.mdg_bearer_token,
+            "IMOVO_API_KEY": self.imovo_api_key,
         }
         for product in self.products:
             name = product.name.upper()
@@ -95,6 +99,9 @@ class Credentials:
             for one in fields(cls)
             for name in (f"TRAVEL_PAY_{one.name.upper()}",)
             if environment.get(name)
+        }
+        changed |= {
+            name.lower(): environment[name] for name in ("MDG_BEARER_TOKEN", "IMOVO_API_KEY") if environment.get(name)
         }
         if key := environment.get("NOTIFY_API_KEY"):
             changed |= {"notify_service_id": key[-73:-37], "notify_secret": key[-36:]}

@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from sandbox.messages import Reply
@@ -38,7 +39,28 @@ def _whole(value: Any) -> bool:
 
 
 def _headers(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    return isinstance(value, dict) and _strings(list(value.values()))
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _holidays(value: Any) -> bool:
+    return isinstance(value, list) and all(_days(one) for one in value)
+
+
+def _days(value: Any) -> bool:
+    if not (_strings(value) and len(value) == 2):
+        return False
+    try:
+        return date.fromisoformat(value[0]) < date.fromisoformat(value[1])
+    except ValueError:
+        return False
 
 
 PARAMETERS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -47,13 +69,23 @@ PARAMETERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "status": (lambda value: value is None or (_whole(value) and 200 <= value <= 599), "200 to 599, or null"),
     "body": (lambda _: True, "text or JSON"),
     "headers": (_headers, "an object of strings"),
-    "message": (lambda value: value is None or isinstance(value, str), "a string or null"),
+    "message": (_text, "a string or null"),
     "effect": (lambda value: isinstance(value, bool), "true or false"),
     "limit": (_whole, "a whole number"),
     "retry_after": (lambda value: value is None or isinstance(value, str | int), "seconds, an HTTP date or null"),
     "form": (lambda value: value in ("text", "number", "absent"), "text, number or absent"),
     "claim_status": (lambda value: isinstance(value, str), "a string"),
     "claim_number": (lambda value: isinstance(value, str), "a string"),
+    "location": (_text, "a URL or null"),
+    "members": (lambda value: isinstance(value, dict), "an object"),
+    "without": (_strings, "a list of strings"),
+    "texts": (lambda value: value is None or _strings(value), "a list of strings, or null"),
+    "kind": (lambda value: value in ("card", "letter"), "card or letter"),
+    "lost": (lambda value: isinstance(value, bool), "true or false"),
+    "scheme": (lambda value: isinstance(value, str), "a string"),
+    "card_code": (_text, "a string or null"),
+    "letter_code": (_text, "a string or null"),
+    "holidays": (_holidays, 'a list of ["first day", "day of return"]'),
 }
 COMMON = ("call", "upstream", "fault", "times", "probability", "seed", "match")
 

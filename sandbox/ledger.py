@@ -8,6 +8,7 @@ from sandbox.messages import timestamp
 
 KINDS = (
     "appointments", "claims", "expenses", "submissions", "deletions", "texts", "veis_mints", "btsss_mints", "receipts",
+    "declarations", "vouchers", "replacements", "cancellations", "holidays",
 )  # fmt: skip
 
 

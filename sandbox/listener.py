@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sandbox.messages import Answer, Drop, Reply, Request, text_answer
+from sandbox.messages import Answer, Drop, Reply, Request, Stream, text_answer
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 64 * 1024 * 1024
@@ -150,6 +150,10 @@ class Listener:
                 reply = self._respond(request)
                 if isinstance(reply, Drop):
                     reset = reply.reset
+                    break
+                if isinstance(reply, Stream):
+                    for piece in reply.pieces:
+                        connection.sock.sendall(piece)
                     break
                 if not self._write(connection, request, reply):
                     break

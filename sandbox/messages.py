@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
+BODILESS = (204, 304)
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -82,14 +83,13 @@ class Answer:
 
     def rendered(self, *, close: bool, without_body: bool = False) -> bytes:
         """Head and body as one piece, so that one write sends them."""
-        lines = [
-            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}",
-            f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
-        ]
+        lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}"]
+        if self.status not in BODILESS:
+            lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         lines.append("Connection: close\r\n\r\n" if close else "Connection: keep-alive\r\n\r\n")
-        return "\r\n".join(lines).encode("latin-1", "replace") + (b"" if without_body else self.body)
+        head = "\r\n".join(lines).encode("latin-1", "replace")
+        return head if without_body or self.status in BODILESS else head + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,15 @@ class Drop:
     reset: bool = False
 
 
-Reply = Answer | Drop
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Bytes sent as they are, piece by piece, then the connection ends. `status` is what the log of calls shows."""
+
+    status: int | str
+    pieces: Iterator[bytes]
+
+
+Reply = Answer | Drop | Stream
 
 
 class Refusal(Exception):

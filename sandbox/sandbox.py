@@ -15,6 +15,8 @@ from sandbox.messages import Drop, Reply, Request
 from sandbox.settings import Settings
 from sandbox.tokens import Tokens
 from sandbox.turn import Turn, Upstream
+from sandbox.upstreams.imovo import Imovo
+from sandbox.upstreams.mdg import Mdg
 from sandbox.upstreams.notify import Notify
 from sandbox.upstreams.travel_pay import TravelPay
 from sandbox.upstreams.travel_pay_auth import TravelPayAuth
@@ -31,6 +33,8 @@ def upstreams_of(world: World) -> tuple[Upstream, ...]:
         TravelPayAuth(world, tokens),
         TravelPay(world, tokens),
         Notify(world),
+        Mdg(world),
+        Imovo(world),
     )
 
 
@@ -89,19 +93,24 @@ class Sandbox:
         self.stop()
 
     def url(self, name: str = "control") -> str:
-        """Where an upstream is (`travel-pay-auth`, `travel-pay`, `notify`), or `control`; no slash at the end."""
+        """Where an upstream is (by its name, e.g. `travel-pay`), or `control`; no slash at the end."""
         if name == "control":
             return self.url(next(iter(self.listeners))) + "/_"
         listener = self.listeners[name]
         return f"http://{listener.host}:{listener.port}{BASE_PATHS.get(name, '')}"
 
     def environment(self) -> dict[str, str]:
-        """The application's environment that makes it talk to this sandbox."""
+        """The application's environment that makes it talk to this sandbox: addresses and credentials."""
+        return {**self.addresses(), **self.credentials.variables()}
+
+    def addresses(self) -> dict[str, str]:
+        """The application's variables that say where each upstream is."""
         return {
             "TRAVEL_PAY_AUTH_URL": self.url("travel-pay-auth"),
             "TRAVEL_PAY_URL": self.url("travel-pay"),
             "NOTIFY_URL": self.url("notify"),
-            **self.credentials.variables(),
+            "MDG_URL": self.url("mdg"),
+            "IMOVO_URL": self.url("imovo"),
         }
 
     def fault(self, call: str, fault: str, **more: Any) -> int:

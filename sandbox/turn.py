@@ -31,7 +31,7 @@ class Upstream(Protocol):
     def error(self, status: int, message: str, /) -> Answer:
         """An error in this upstream's own shape."""
 
-    def empty(self, call: str, /) -> Answer:
+    def empty(self, call: str, request: Request, /) -> Answer:
         """A success of that call with nothing in it: no id, no token, an empty list."""
 
     def reset(self) -> None:

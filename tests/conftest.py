@@ -103,7 +103,9 @@ def set_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
         config.settings.cache_clear()
+        worker.release.cache_clear()
 
     yield change
     monkeypatch.undo()
     config.settings.cache_clear()
+    worker.release.cache_clear()

@@ -37,14 +37,17 @@ class Holding:
             self.seen = replace(self.seen, now=workflows.now(session))
             if reason:
                 self._must(workflows.hold(session, self.seen, after=config.settings().hold_seconds))
-        if not reason and self.seen.machine.phases:
+        if not reason:
             self._begin()
         return reason
 
     def _begin(self) -> None:
-        with db.transaction() as session:
-            self._must(workflows.begin(session, self.seen))
-        self.seen = replace(self.seen, state=self.seen.machine.busy(self.seen.state, in_doubt=self.seen.in_doubt))
+        """Where the machine shows it, the state says that somebody is at it."""
+        to = self.seen.machine.busy(self.seen.state, in_doubt=self.seen.in_doubt)
+        if to != self.seen.state:
+            with db.transaction() as session:
+                self._must(workflows.begin(session, self.seen, to))
+            self.seen = replace(self.seen, state=to)
 
     def work(self, verb: str) -> LeasedWork:
         """The line to the engine for one verb."""

@@ -88,9 +88,9 @@ def renew(session: Session, seen: Seen, *, lease: float) -> bool:
     return _write(session, seen, wake_at=NOW + seconds(lease))
 
 
-def begin(session: Session, seen: Seen) -> bool:
-    """The holder begins: where the machine shows it, the state says so."""
-    return _pass_on(session, seen, seen.machine.busy(seen.state, in_doubt=seen.in_doubt))
+def begin(session: Session, seen: Seen, to: str) -> bool:
+    """The holder begins, and the state says so."""
+    return _pass_on(session, seen, to)
 
 
 def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: float, anyway: bool) -> bool:

@@ -82,7 +82,7 @@ class Notify:
         name = name or ERRORS.get(status, "Exception")
         return json_answer(status, {"status_code": status, "errors": [{"error": name, "message": message}]})
 
-    def empty(self, call: str) -> Answer:
+    def empty(self, call: str, _request: Request) -> Answer:
         if call == "send-sms":
             return json_answer(201, {"content": {}, "scheduled_for": None})
         return json_answer(200, {"notifications": [], "links": {"current": LIST_PATH}})

@@ -83,7 +83,7 @@ class TravelPay:
     def error(self, status: int, message: str) -> Answer:
         return error(status, message)
 
-    def empty(self, call: str) -> Answer:
+    def empty(self, call: str, _request: Request) -> Answer:
         return envelope([] if call in LISTS else {})
 
     def reset(self) -> None:

@@ -41,7 +41,7 @@ class TravelPayAuth:
     def error(self, status: int, message: str) -> Answer:
         return json_answer(status, {"error": ERRORS.get(status, "server_error"), "error_description": message})
 
-    def empty(self, _call: str) -> Answer:
+    def empty(self, _call: str, _request: Request) -> Answer:
         return json_answer(200, {"token_type": "Bearer", "expires_in": "3599"})
 
     def reset(self) -> None:

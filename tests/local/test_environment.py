@@ -41,7 +41,24 @@ def test_secrets_are_kept_and_addresses_follow_the_ports(tmp_path):
         "TRAVEL_PAY_AUTH_URL",
         "TRAVEL_PAY_URL",
         "NOTIFY_URL",
+        "MDG_URL",
+        "IMOVO_URL",
     }
+
+
+def test_the_addresses_are_those_the_sandbox_listens_on(tmp_path):
+    found = environment.complete({}, PORTS, tmp_path)
+    urls = {name: value for name, value in found.items() if value.startswith("http://") and name.endswith("_URL")}
+    assert urls == {
+        "SANDBOX_RECEIPTS_URL": "http://127.0.0.1:8000/callbacks/notify",
+        "TRAVEL_PAY_AUTH_URL": "http://127.0.0.1:8900",
+        "TRAVEL_PAY_URL": "http://127.0.0.1:8901/eis/api/btsss/travelclaim",
+        "NOTIFY_URL": "http://127.0.0.1:8902",
+        "MDG_URL": "http://127.0.0.1:8903",
+        "IMOVO_URL": "http://127.0.0.1:8904",
+    }
+    assert found["MDG_BEARER_TOKEN"]
+    assert found["IMOVO_API_KEY"]
 
 
 def test_secrets_differ_between_machines_and_keys_have_their_size(tmp_path):
@@ -58,6 +75,8 @@ def test_every_port_is_known_with_the_variable_that_moves_it():
         8900: "SANDBOX_PORT",
         8901: "SANDBOX_PORT",
         8902: "SANDBOX_PORT",
+        8903: "SANDBOX_PORT",
+        8904: "SANDBOX_PORT",
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from local import environment, programs, services
+from sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +75,7 @@ class Up:
         self.environment = {
             **outside,
             **ports,
-            "SANDBOX_PORT": str(three_free_ports()),
+            "SANDBOX_PORT": str(ports_of_the_sandbox()),
             "PATH": path,
             "PYTHONPATH": str(ROOT),
             **variables,
@@ -100,9 +101,8 @@ class Up:
         return self.process.wait(30)
 
 
-def three_free_ports():
-    first = services.free_port()
-    return first if all(services.is_free(first + number) for number in (1, 2)) else three_free_ports()
+def ports_of_the_sandbox():
+    return services.free_port(in_a_row=len(Sandbox().listeners))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A running sandbox for every test, and callers that speak to it as the contract says."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -136,6 +137,87 @@ class Texter:
         return self.session.get(url, params={"reference": reference}, headers=self.headers(), timeout=TIMEOUT)
 
 
+CHARGE_REFERENCE = "XFPR0000000123"
+DES, CMA = "/declarations/passengerdeclaration/v1", "/passengers/declarations/simpledeclaration/v1"
+
+
+class Declarer:
+    """Calls MDG."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.session = requests.Session()
+
+    def body(self, charge: str = CHARGE_REFERENCE, acknowledgement: str | None = None, **more: Any) -> bytes:
+        common = {"acknowledgementReference": acknowledgement or f"{charge}0", **more}
+        detail = {"declarationHeader": {"chargeReference": charge}}
+        return json.dumps({"simpleDeclarationRequest": {"requestCommon": common, "requestDetail": detail}}).encode()
+
+    def headers(self, **changes: str | None) -> dict[str, str | bytes | None]:
+        return {
+            "Authorization": f"Bearer {self.sandbox.credentials.mdg_bearer_token}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "Date": "2026-11-20T18:09:30Z",
+            "X-Correlation-ID": "d-7f6b2d1e",
+            "X-Forwarded-Host": "MDTP",
+            "User-Agent": "bc-passengers-declarations",
+        } | {name.replace("_", "-"): value for name, value in changes.items()}
+
+    def submit(
+        self, body: bytes | None = None, *, path: str = DES, timeout: float = TIMEOUT, **headers: str | None
+    ) -> requests.Response:
+        """Header names with `_` for `-`; None leaves one out."""
+        return self.session.post(
+            self.sandbox.url("mdg") + path,
+            data=self.body() if body is None else body,
+            headers=self.headers(**headers),
+            timeout=timeout,
+            allow_redirects=False,
+        )
+
+
+class Newsagent:
+    """Calls i-Movo for one subscription."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.session = requests.Session()
+        self.subscription_id = "a2F5I000003KvWxUAK"
+
+    def headers(self) -> dict[str, str | bytes]:
+        key = self.sandbox.credentials.imovo_api_key
+        return {"X-API-KEY": key, "X-Correlation-ID": "crm-77104", "Accept": "application/json"}
+
+    def call(self, name: str, *, timeout: float = TIMEOUT, **query: Any) -> requests.Response:
+        return self.session.get(
+            f"{self.sandbox.url('imovo')}/Subscription/{name}",
+            params={"SubscriptionId": self.subscription_id} | query,
+            headers=self.headers(),
+            timeout=timeout,
+            allow_redirects=False,
+        )
+
+    def create(self, *, scheme: str = "Guardian7Day", **more: Any) -> Any:
+        query = {"SchemeName": scheme, "StartDate": "2025-03-11"}
+        return self.call("RequestSubscriptionVouchers", **query, **more).json()
+
+    def get(self) -> Any:
+        return self.call("GetSubscriptionVoucherDetails").json()
+
+    def replace(self, type: str = "Both") -> Any:
+        return self.call("ReplaceVoucherBySubscriptionId", SubscriptionType=type).json()
+
+    def cancel(self, **more: str) -> Any:
+        return self.call("CancelSubscriptionVoucher", **more).json()
+
+    def set_holiday(self, start: str, end: str) -> Any:
+        return self.call("SetHoliday", StartDate=start, ReactivationDate=end).json()
+
+    def history(self, most: int = 20) -> Any:
+        return self.call("SubscriptionRedemptionHistory", MaxLines=most).json()
+
+
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], None]:
     """Waits for something that happens soon; fails when it does not."""
@@ -177,4 +259,16 @@ def other(sandbox: Sandbox) -> Iterator[Veteran]:
 @pytest.fixture
 def texter(sandbox: Sandbox) -> Iterator[Texter]:
     with (found := Texter(sandbox)).session:
+        yield found
+
+
+@pytest.fixture
+def declarer(sandbox: Sandbox) -> Iterator[Declarer]:
+    with (found := Declarer(sandbox)).session:
+        yield found
+
+
+@pytest.fixture
+def newsagent(sandbox: Sandbox) -> Iterator[Newsagent]:
+    with (found := Newsagent(sandbox)).session:
         yield found

@@ -49,7 +49,7 @@ def test_faults_are_set_listed_and_cleared(control, veteran):
     [
         ([], "the body must be a JSON object"),
         ({}, "a fault needs call and fault"),
-        ({"call": "create-claim", "fault": "explode"}, "fault must be one of: cancelled-first, claim-status"),
+        ({"call": "create-claim", "fault": "explode"}, "fault must be one of: altered, broken-off"),
         ({"call": "add-mileage", "fault": "delay"}, "call must be * or one of: veis-token, system-token"),
         ({"call": "*", "fault": "delay", "upstream": "x"}, "upstream must be one of: travel-pay-auth, travel-pay, "),
         ({"call": "send-sms", "fault": "delay", "upstream": "travel-pay"}, "call send-sms belongs to upstream notify"),
@@ -61,6 +61,13 @@ def test_faults_are_set_listed_and_cleared(control, veteran):
         ({"call": "*", "fault": "delay", "probability": 2}, "probability must be a number from 0 to 1"),
         ({"call": "*", "fault": "delay", "seed": [1]}, "seed must be a number or a string"),
         ({"call": "*", "fault": "delay", "match": "x"}, "match must be an object"),
+        ({"call": "*", "fault": "altered", "members": []}, "members must be an object"),
+        ({"call": "*", "fault": "altered", "without": "x"}, "without must be a list of strings"),
+        ({"call": "*", "fault": "refused", "texts": [1]}, "texts must be a list of strings, or null"),
+        ({"call": "*", "fault": "kind-missing", "kind": "Card"}, "kind must be card or letter"),
+        ({"call": "*", "fault": "foreign-voucher", "holidays": [["2025-04-01"]]}, "holidays must be a list of ["),
+        ({"call": "*", "fault": "foreign-voucher", "holidays": [["2025-04-08", "2025-04-01"]]}, "holidays must be"),
+        ({"call": "*", "fault": "foreign-voucher", "holidays": [["soon", "later"]]}, "holidays must be"),
     ],
 )
 def test_a_malformed_fault_is_told_what_is_allowed(control, body, said):
@@ -116,7 +123,7 @@ def test_settings_are_changed_member_by_member(control):
 def test_a_closed_listener_refuses_connections_until_opened_again(control, veteran):
     visit_id = veteran.appointment_id()
     shown = control("POST", "/listeners", {"upstream": "travel-pay", "open": False}).json()["listeners"]
-    assert [one["open"] for one in shown.values()] == [True, False, True]
+    assert [one["open"] for one in shown.values()] == [True, False, True, True, True]
     for _ in range(2):
         with pytest.raises(requests.ConnectionError, match="Connection refused"):
             veteran.create(visit_id)
@@ -134,7 +141,7 @@ def test_the_first_port_may_be_closed_and_opened_over_another(sandbox, control, 
 
 
 def test_the_last_open_port_stays_open(sandbox):
-    for name in ("travel-pay-auth", "travel-pay"):
+    for name in ("travel-pay-auth", "travel-pay", "mdg", "imovo"):
         sandbox.listen(name, open=False)
     url = f"{sandbox.url('notify')}/_/listeners"
     assert requests.post(url, json={"upstream": "notify", "open": False}, timeout=5).status_code == 400
@@ -212,6 +219,7 @@ def test_its_environment_names_urls_and_credentials(sandbox):
     assert found["TRAVEL_PAY_URL"] == sandbox.url("travel-pay")
     assert found["NOTIFY_API_KEY"].endswith(sandbox.credentials.notify_secret)
     assert found["TRAVEL_PAY_OH_SECRET"] == "oh-secret"
+    assert (found["MDG_URL"], found["IMOVO_URL"]) == (sandbox.url("mdg"), sandbox.url("imovo"))
 
 
 def test_credentials_follow_the_environment(sandbox):
@@ -219,12 +227,15 @@ def test_credentials_follow_the_environment(sandbox):
         "TRAVEL_PAY_CLIENT_SECRET": "other",
         "TRAVEL_PAY_OH_SECRET": "another",
         "NOTIFY_CALLBACK_TOKEN": "new,old",
+        "MDG_BEARER_TOKEN": "mdg-other",
+        "IMOVO_API_KEY": "imovo-other",
         "NOTIFY_API_KEY": "key-33333333-3333-4444-8555-666666666601-44444444-3333-4444-8555-666666666602",
     }
     credentials = type(sandbox.credentials).from_env(found)
     assert (credentials.client_secret, credentials.products[1].secret) == ("other", "another")
     assert credentials.products[0] == sandbox.credentials.products[0]
     assert credentials.notify_callback_token == "new"
+    assert (credentials.mdg_bearer_token, credentials.imovo_api_key) == ("mdg-other", "imovo-other")
     assert credentials.notify_service_id == "33333333-3333-4444-8555-666666666601"
     assert credentials.notify_secret == "44444444-3333-4444-8555-666666666602"
     assert type(sandbox.credentials).from_env({}) == sandbox.credentials

@@ -49,6 +49,11 @@ def test_a_claim_is_filed_and_told_as_in_the_worked_example(sandbox, veteran, te
         "veis_mints": 1,
         "btsss_mints": 1,
         "receipts": 0,
+        "declarations": 0,
+        "vouchers": 0,
+        "replacements": 0,
+        "cancellations": 0,
+        "holidays": 0,
     }
     assert not any(ledger["duplicates"].values())
     [claim] = ledger["claims"]

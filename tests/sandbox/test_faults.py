@@ -1,5 +1,6 @@
 """Every fault, seen from the caller: what is answered, and whether the effect took place."""
 
+import socket
 import threading
 import time
 
@@ -118,6 +119,94 @@ def test_a_hanging_call_answers_nothing_until_it_closes(*, sandbox, veteran, eff
     with pytest.raises(requests.ConnectionError):
         veteran.create(visit_id)
     assert effects() == count
+
+
+def test_delay_after_has_its_effect_first(sandbox, veteran, effects, until):
+    visit_id = veteran.appointment_id()
+    sandbox.fault("create-claim", "delay-after", seconds=0.2)
+    with pytest.raises(requests.ReadTimeout):
+        veteran.create(visit_id, timeout=0.05)
+    assert effects() == 1
+
+
+@pytest.mark.parametrize("fault", ["delay-after", "drip", "broken-off"])
+@pytest.mark.parametrize("effect", [True, False])
+def test_a_slow_or_broken_answer_may_be_another_one(*, sandbox, veteran, effects, fault, effect):
+    visit_id = veteran.appointment_id()
+    slow = {} if fault == "broken-off" else {"seconds": 0}
+    sandbox.fault("create-claim", fault, status=503, body="", headers={"X-Seen": "yes"}, effect=effect, **slow)
+    with veteran.create(visit_id, stream=True) as answer:
+        assert (answer.status_code, answer.headers["X-Seen"]) == (503, "yes")
+    assert effects() == int(effect)
+
+
+def test_a_dripping_answer_comes_byte_by_byte_and_then_ends(sandbox):
+    sandbox.fault("find-sms", "drip", seconds=0.001)
+    listener = sandbox.listeners["notify"]
+    with socket.create_connection((listener.host, listener.port), timeout=5) as sock:
+        sock.sendall(b"GET /v2/notifications HTTP/1.1\r\n\r\n")
+        pieces = list(iter(lambda: sock.recv(65536), b""))
+    assert b"".join(pieces).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert len(pieces) > 50
+
+
+def test_a_dripping_answer_may_end_in_time(sandbox, veteran):
+    sandbox.fault("find-or-add", "drip", seconds=0.02, max_seconds=0.1)
+    start = time.monotonic()
+    assert len(veteran.find().json()["data"]) == 1
+    assert 0.1 <= time.monotonic() - start < 2
+    assert sandbox.calls(call="find-or-add")[0]["status"] == 200
+
+
+def test_a_reset_ends_a_dripping_answer(sandbox, veteran, until):
+    veteran.appointment_id()
+    sandbox.fault("find-or-add", "drip", seconds=30)
+    ends = []
+
+    def find():
+        try:
+            veteran.find()
+        except requests.ConnectionError:
+            ends.append("dropped")
+
+    caller = threading.Thread(target=find)
+    caller.start()
+    until(lambda: sandbox.calls(call="find-or-add")[-1]["fault"] == "drip")
+    sandbox.reset()
+    caller.join(timeout=2)
+    assert ends == ["dropped"]
+
+
+def test_a_body_breaks_off_after_status_and_headers(sandbox, veteran, effects):
+    visit_id = veteran.appointment_id()
+    sandbox.fault("create-claim", "broken-off")
+    with veteran.create(visit_id, stream=True) as answer:
+        assert answer.status_code == 200
+        with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+            _ = answer.content
+    assert effects() == 1
+
+
+@pytest.mark.parametrize("effect", [True, False])
+def test_garbage_is_no_http(*, sandbox, veteran, effects, effect):
+    visit_id = veteran.appointment_id()
+    sandbox.fault("create-claim", "garbage", effect=effect)
+    with pytest.raises(requests.ConnectionError, match="BadStatusLine"):
+        veteran.create(visit_id)
+    assert effects() == int(effect)
+    assert sandbox.calls(call="create-claim")[0]["status"] == "garbage"
+
+
+@pytest.mark.parametrize("effect", [True, False])
+def test_a_redirect_leads_to_the_very_same_call_unless_told(*, sandbox, veteran, effects, effect):
+    visit_id = veteran.appointment_id()
+    sandbox.fault("create-claim", "redirect", effect=effect, times=1)
+    answer = veteran.create(visit_id, allow_redirects=False)
+    assert (answer.status_code, answer.content) == (307, b"")
+    assert answer.headers["Location"] == "/eis/api/btsss/travelclaim/api/v3/claims"
+    assert effects() == int(effect)
+    sandbox.fault("find-or-add", "redirect", status=302, location="http://127.0.0.1:9/")
+    assert veteran.find(allow_redirects=False).headers["Location"] == "http://127.0.0.1:9/"
 
 
 def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effects, until):

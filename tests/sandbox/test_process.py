@@ -13,13 +13,14 @@ import pytest
 import requests
 
 ROOT = Path(__file__).parents[2]
+PORTS = 5
 
 
 def free_range():
-    """The first of three free ports in a row."""
-    for first in range(20_000 + os.getpid() % 9_000, 60_000, 3):
+    """The first of as many free ports in a row as there are upstreams."""
+    for first in range(20_000 + os.getpid() % 9_000, 60_000, PORTS):
         try:
-            for port in range(first, first + 3):
+            for port in range(first, first + PORTS):
                 with socket.socket() as one:
                     one.bind(("127.0.0.1", port))
         except OSError:
@@ -44,12 +45,14 @@ def start(port, **more):
 def test_it_prints_its_urls_and_stops_within_a_second_though_calls_hang(number, until):
     port = free_range()
     with start(port) as process:
-        lines = [process.stdout.readline().split() for _ in range(4)]
+        lines = [process.stdout.readline().split() for _ in range(PORTS + 1)]
         assert lines == [
             ["control", f"http://127.0.0.1:{port}/_/"],
             ["travel-pay-auth", f"http://127.0.0.1:{port}"],
             ["travel-pay", f"http://127.0.0.1:{port + 1}/eis/api/btsss/travelclaim"],
             ["notify", f"http://127.0.0.1:{port + 2}"],
+            ["mdg", f"http://127.0.0.1:{port + 3}"],
+            ["imovo", f"http://127.0.0.1:{port + 4}"],
         ]
         url = f"http://127.0.0.1:{port}/_"
         requests.post(f"{url}/faults", json={"call": "*", "fault": "hang-before"}, timeout=5)
