@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from app import db, errors, metrics, steps
+from app import boundaries, db, errors, metrics, steps
 from app.flows import lines, worker
 from app.flows.flow import Ending, Verdict
 from app.flows.holding import Holding, error_object
@@ -78,6 +78,7 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
         )
     if seen is None:
         return False
+    boundaries.reach(step_name, boundaries.TAKEN)
     with structlog.contextvars.bound_contextvars(
         workflow=str(seen.id), kind=kind, correlation_id=seen.correlation_id, step=step.name
     ):
@@ -152,6 +153,7 @@ class Run:
             log.exception("engine.verb-crashed", verb=work.verb)
             outcome = Unknown(failure=_BUG) if work.intended else Retry(failure=_BUG)
         self.held.seen = replace(self.held.seen, state=work.seen.state)
+        boundaries.reach(step.name, boundaries.called(work.verb))
         return outcome, time.monotonic() - begun
 
     # What follows an outcome

@@ -11,10 +11,15 @@ from app.db import Session
 from app.models.workflow import Workflow
 from app.steps import Call, Failure, Outcome, Step
 
+_MOST_GROWTH = 60  # tries without limit: beyond this the power leaves the numbers, and every cap is long reached
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Retry as data. Times in seconds; `attempts` None: until the deadline."""
+    """Retry as data. Times in seconds; `attempts` None: until the deadline.
+
+    The back-off has 20 % jitter either way; with `least` a wait is uniformly random between that and the back-off.
+    """
 
     attempts: int | None
     backoff: float
@@ -23,11 +28,13 @@ class Policy:
     find_after: float
     settle: float
     lease: float
+    least: float | None = None
 
     def wait(self, tries: int) -> float:
-        """Capped exponential back-off after so many tries, with 20 % jitter either way."""
-        base = min(self.backoff * self.factor ** max(tries - 1, 0), self.backoff_max)
-        return base * random.uniform(0.8, 1.2)
+        """Capped exponential back-off after so many tries, with its jitter."""
+        growth = min(max(tries - 1, 0), _MOST_GROWTH)
+        base = min(self.backoff * self.factor**growth, self.backoff_max)
+        return base * random.uniform(0.8, 1.2) if self.least is None else random.uniform(self.least, base)
 
 
 @dataclass(frozen=True, kw_only=True)

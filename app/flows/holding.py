@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from app import config, db, errors
+from app import boundaries, config, db, errors
 from app.db import Session
 from app.flows import dispatch
 from app.flows.flow import Flow
@@ -151,6 +151,7 @@ class Holding:
         columns = {**columns} if in_doubt else {**columns, "intent": None, "in_doubt": False}
         lead = config.settings().redispatch_seconds
         with db.transaction() as session:
+            db.after_commit(session, partial(boundaries.reach, self.step.name, boundaries.COMMITTED))
             self.flow.lock(session, self.record)
             self._add_calls(session, work)
             seen = self._on_the_way(session, to, work)
@@ -171,6 +172,7 @@ class Holding:
             goes_on = self.flow.step_in(to) is not None
             if goes_on and to != self.step.to:
                 db.after_commit(session, partial(dispatch.enqueue, self.seen.id))
+            boundaries.reach(self.step.name, boundaries.WRITTEN)
         return goes_on and to == self.step.to
 
     def _on_the_way(self, session: Session, to: str, work: LeasedWork) -> Seen:
@@ -216,6 +218,7 @@ class Holding:
     def _store(self, session: Session, work: LeasedWork, outcome: Outcome) -> None:
         workflows.save(session, self.flow.table, self.seen.id, outcome.values)
         self._add_calls(session, work)
+        boundaries.reach(self.step.name, boundaries.WRITTEN)
 
     def _add_calls(self, session: Session, work: LeasedWork) -> None:
         workflows.add_calls(session, self.seen, self.step.name, work.verb, work.calls)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app import db, errors, steps
+from app import boundaries, db, errors, steps
 from app.store import workflows
 from app.store.workflows import Seen
 
@@ -40,6 +40,7 @@ class LeasedWork:
             self._refused()
         else:
             self.seen = stored
+        boundaries.reach(self._step, boundaries.INTENDED)
         self._renewed = begun
         if _boottime() - begun > SEND_WITHIN_SECONDS:
             raise errors.NotSent("too late to send")

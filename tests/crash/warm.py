@@ -1,0 +1,77 @@
+"""A warm parent: one thread, everything imported, nothing connected. For each order it forks a worker process.
+
+Orders and answers are lines of JSON on standard input and output. A worker carries one workflow to its end and counts
+the boundaries that it reaches; at the one it was told it kills itself (SIGKILL) or stops (SIGSTOP), as a machine that
+loses power or a process that is paused would, and nothing of its memory is saved.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from app import boundaries, config, db
+from app.flows import work, worker
+from tests.crash.carrying import carry
+
+SIGNALS = {"die": signal.SIGKILL, "stall": signal.SIGSTOP}
+SEND_WITHIN_SECONDS = 0.15  # so that a stall outlasts these limits soon
+IDLE_MILLISECONDS = "=150"
+
+
+def listener(at: int | None, how: str, seen: list[str]) -> Callable[[str], None]:
+    """Note every boundary; at number `at` (from 0) send this process the signal."""
+
+    def reached(boundary: str) -> None:
+        seen.append(boundary)
+        if at is not None and len(seen) == at + 1:
+            report(seen)
+            os.kill(os.getpid(), SIGNALS[how])
+
+    return reached
+
+
+def report(seen: list[str]) -> None:
+    os.write(1, (json.dumps({"pid": os.getpid(), "reached": seen}) + "\n").encode())
+
+
+def be_a_worker(order: dict[str, Any]) -> None:
+    seen: list[str] = []
+    db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
+    worker.beat()
+    work.SEND_WITHIN_SECONDS = SEND_WITHIN_SECONDS
+    boundaries.listen(listener(order["at"], order["how"], seen))
+    carry(UUID(order["workflow"]))
+    report(seen)
+
+
+def main() -> None:
+    config.settings()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                be_a_worker(order)
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        print(json.dumps({"pid": pid, "status": status}), flush=True)
+        if os.WIFSTOPPED(status):
+            sys.stdin.readline()  # the word to go on
+            os.kill(pid, signal.SIGCONT)
+            _, status = os.waitpid(pid, 0)
+            print(json.dumps({"pid": pid, "status": status}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
