@@ -33,6 +33,7 @@ class Holding:
         """Read the record anew. Returns why accepted work must wait now, if so: then the row is let go for a while."""
         with db.statements() as session:
             self.record = self.flow.load(session, self.seen.id)
+            self._must(self.record.fence == self.seen.fence)
             reason = self.flow.held(session, self.record)
             self.seen = replace(self.seen, now=workflows.now(session))
             if reason:

@@ -1,11 +1,13 @@
-"""Crash points: a warm parent that forks workers, and the table of what was tried."""
+"""Crash points: a warm parent that forks workers, and what is tried with them."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,97 +17,158 @@ import pytest
 import redis
 
 from sandbox import Sandbox
+from tests.crash.carrying import carry
+from tests.crash.scenarios import Scenario
 
 ROOT = Path(__file__).parents[2]
-STALL_SECONDS = 0.2
-
-
-@dataclass
-class Scenario:
-    """One way of a workflow: how it begins, and what must be true at its end, whatever happened in between."""
-
-    name: str
-    begin: Callable[[Sandbox, str], UUID]
-    right: Callable[[Sandbox, str, UUID], list[str]]
-
-
-@dataclass
-class Table:
-    """What was tried at each boundary, and what came out wrong."""
-
-    tried: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, scenario: str, boundary: str, how: str, faults: list[str]) -> None:
-        key = (scenario, boundary, how)
-        self.tried[key] = self.tried.get(key, 0) + 1
-        self.wrong += [f"{scenario}: {how} at {boundary!r}: {fault}" for fault in faults]
+STALL_SECONDS = 0.2  # longer than a stalled worker may send after its intent, and than it may hold a transaction
+QUICK = {
+    "TRAVEL_PAY_CONNECT_TIMEOUT": "1",
+    "TRAVEL_PAY_READ_TIMEOUT": "2",
+    "TRAVEL_PAY_AUTH_READ_TIMEOUT": "2",
+    "NOTIFY_TIMEOUT": "2",
+}
 
 
 class Parent:
     """The warm parent, as the tests talk to it."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LOG_LEVEL": "ERROR"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.warm"],
-            cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._to, self._from = self._process.stdin, self._process.stdout
 
-    def run(self, workflow_id: UUID, *, at: int | None, how: str = "die") -> tuple[list[str], bool]:
-        """Let a worker carry it, to its end or to boundary number `at`. The boundaries reached; whether it stalls."""
-        self._tell({"workflow": str(workflow_id), "at": at, "how": how})
-        reached, told = [], self._hear()
+    def run(
+        self, workflow_id: UUID, settings: Mapping[str, str], *, at: int | None, how: str = "die"
+    ) -> tuple[list[str], str]:
+        """Let a worker carry it, to its end or to boundary number `at`. What it reached; `ended`, `died` or `stalls`."""
+        self._tell({"workflow": str(workflow_id), "settings": {**QUICK, **settings}, "at": at, "how": how})
+        reached: list[str] = []
+        told = self._hear()
         if "reached" in told:
             reached, told = told["reached"], self._hear()
-        if at is None or len(reached) <= at:
-            assert os.waitstatus_to_exitcode(told["status"]) == 0, "the worker failed by itself"
-        return reached, os.WIFSTOPPED(told["status"])
+        if os.WIFSTOPPED(told["status"]):
+            return reached, "stalls"
+        code = os.waitstatus_to_exitcode(told["status"])
+        assert code in (0, -9), f"the worker failed by itself: {code}"
+        return reached, "died" if code else "ended"
 
     def go_on(self) -> None:
-        """Wake the stalled worker, and wait until it has ended."""
+        """Wake all stalled workers, and wait until they have ended."""
         self._tell("go on")
-        told = self._hear()
-        while "status" not in told:
-            told = self._hear()
+        while "went on" not in self._hear():
+            pass
 
     def close(self) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
+        self._to.close()
         self._process.wait(10)
-        self._process.stdout.close()
+        self._from.close()
 
     def _tell(self, order: Any) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self._to.write(json.dumps(order) + "\n")
+        self._to.flush()
 
     def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         assert line, "the parent of the workers is gone"
         told: dict[str, Any] = json.loads(line)
         return told
 
 
-@pytest.fixture
-def parent(database: None, upstreams: Sandbox, set_settings: Callable[..., None]) -> Iterator[Parent]:
-    set_settings(
-        TRAVEL_PAY_CONNECT_TIMEOUT=1, TRAVEL_PAY_READ_TIMEOUT=2, TRAVEL_PAY_AUTH_READ_TIMEOUT=2, NOTIFY_TIMEOUT=2
-    )
+@dataclass
+class Trial:
+    """Tries of one scenario, and what came out wrong."""
+
+    scenario: Scenario
+    parent: Parent
+    sandbox: Sandbox
+    forget: Callable[[], None]
+    tried: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def way(self) -> list[str]:
+        """The boundaries that an undisturbed worker reaches, in order."""
+        return self._first(None, "die")[0]
+
+    def die_at_each(self) -> None:
+        """At every boundary a worker dies, and another recovers."""
+        for at, boundary in enumerate(self.way()):
+            reached, workflow_id, correlation = self._first(at, "die")
+            self._judge(f"die at {boundary!r}", workflow_id, correlation, reached[at] == boundary)
+
+    def stall_at_each(self) -> None:
+        """At every boundary a worker stalls until long after another has taken over; then it goes on."""
+        stalled = [(boundary, self._first(at, "stall")) for at, boundary in enumerate(self.way())]
+        time.sleep(STALL_SECONDS)
+        for _, (_, workflow_id, _) in stalled:
+            carry(workflow_id)
+        self.parent.go_on()
+        for at, (boundary, (reached, workflow_id, correlation)) in enumerate(stalled):
+            self._judge(f"stall at {boundary!r}", workflow_id, correlation, reached[at] == boundary)
+
+    def _first(self, at: int | None, how: str) -> tuple[list[str], UUID, str]:
+        """Begin anew, with a worker that dies or stalls at boundary number `at`."""
+        workflow_id, correlation = self._begin()
+        reached, _ = self.parent.run(workflow_id, self.scenario.settings, at=at, how=how)
+        return reached, workflow_id, correlation
+
+    def twice(self, first: int, second: int) -> bool:
+        """A worker dies at boundary `first`, the one that recovers at `second`. False: it did not get that far."""
+        workflow_id, correlation = self._begin()
+        reached, _ = self.parent.run(workflow_id, self.scenario.settings, at=first)
+        again, state = self.parent.run(workflow_id, self.scenario.settings, at=second)
+        where = again[-1] if again else "no boundary"
+        self._judge(f"die at {reached[-1]!r}, then at {where!r}", workflow_id, correlation)
+        return state == "died"
+
+    def _begin(self) -> tuple[UUID, str]:
+        self.sandbox.clear_faults()
+        self.forget()
+        correlation = f"crash-{next(_numbers)}"
+        return self.scenario.begin(self.sandbox, correlation), correlation
+
+    def _judge(self, what: str, workflow_id: UUID, correlation: str, same_way: bool = True) -> None:
+        self.tried[what] += 1
+        faults = [] if same_way else ["it came another way than the undisturbed one"]
+        faults += self.scenario.right(self.sandbox, correlation, workflow_id)
+        self.wrong += [f"{what}: {fault}" for fault in faults]
+
+    def report(self) -> str:
+        """One row of the table of crash points."""
+        tries = sum(self.tried.values())
+        wrong = len({one.rpartition(":")[0] for one in self.wrong})
+        return f"{self.scenario.name:<40} {len(self.tried):>4} points {tries:>5} tries {tries - wrong:>5} right {wrong:>3} wrong"
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def parent(environment: dict[str, str]) -> Iterator[Parent]:
     made = Parent()
     yield made
     made.close()
 
 
 @pytest.fixture
-def forget(redis_server: Any) -> Callable[[], None]:
-    """Forget what processes share about upstreams."""
-    return lambda: redis.Redis.from_url(redis_server.url).flushall() and None
+def trial(
+    database: None, upstreams: Sandbox, redis_server: Any, set_settings: Callable[..., None], parent: Parent
+) -> Callable[[Scenario], Trial]:
+    """Makes the trial of a scenario."""
 
+    def forget() -> None:
+        redis.Redis.from_url(redis_server.url).flushall()
 
-def stall() -> None:
-    """Longer than a call may be sent after its intent."""
-    time.sleep(STALL_SECONDS)
+    def make(scenario: Scenario) -> Trial:
+        set_settings(**{**QUICK, **scenario.settings})
+        return Trial(scenario, parent, upstreams, forget)
+
+    return make

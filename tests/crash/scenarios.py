@@ -1,16 +1,29 @@
-"""Every flow, in the ways that lead through all of its verbs. A step that no scenario leads through fails the tests."""
+"""Every flow, in the ways that lead through all of its verbs. A verb that no scenario leads through fails the tests."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sandbox import Sandbox
 from tests.crash.carrying import carry
-from tests.crash.conftest import Scenario
 from tests.flows.test_claims import MILEAGE, PARKING, accept, texts_of
 
-LOST = {"fault": "drop-after", "times": 1}
+LOST: Mapping[str, Any] = {"fault": "drop-after", "times": 1}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way of a workflow: how it begins, and what must be true at its end, whatever happened in between.
+
+    `right` returns what is wrong. `settings` are the installation's variables for it.
+    """
+
+    name: str
+    begin: Callable[[Sandbox, str], UUID]
+    right: Callable[[Sandbox, str, UUID], list[str]]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def counted(sandbox: Sandbox, correlation: str, **expected: int) -> list[str]:
@@ -23,31 +36,54 @@ def counted(sandbox: Sandbox, correlation: str, **expected: int) -> list[str]:
     ]
 
 
-def in_state(workflow_id: UUID, *states: str) -> list[str]:
+def rests_in(workflow_id: UUID, *states: str) -> list[str]:
     found = carry(workflow_id)
     return [] if found.state in states and not found.in_doubt else [f"it is {found.state}, in doubt: {found.in_doubt}"]
 
 
-def claim(sandbox: Sandbox, correlation: str, *, lost: tuple[str, ...] = (), **more: Any) -> UUID:
+# Travel claims and their texts
+
+
+def claim(sandbox: Sandbox, correlation: str, *, lost: tuple[str, ...] = (), refused: str = "", **more: Any) -> UUID:
     for call in lost:
         sandbox.fault(call, **LOST)
-    return accept(corr=correlation, icn=f"{correlation.rpartition('-')[2]:0>10}V019349", details=[MILEAGE, PARKING], **more)
+    if refused:
+        sandbox.fault(refused, "status", status=400)
+    icn = f"{correlation.rpartition('-')[2]:0>10}V019349"
+    return accept(corr=correlation, icn=icn, details=[MILEAGE, PARKING], **more)
 
 
-def submitted(sandbox: Sandbox, correlation: str, claim_id: UUID) -> list[str]:
-    faults = in_state(claim_id, "submitted")
+def ended(sandbox: Sandbox, correlation: str, claim_id: UUID, *, state: str, **effects: int) -> list[str]:
+    faults = rests_in(claim_id, state)
     told = texts_of(claim_id)
     for one in told:
-        faults += in_state(one.id, "sent", "delivered")
+        faults += rests_in(one.id, "sent", "delivered")
     faults += [] if len(told) == 1 else [f"{len(told)} texts"]
-    return faults + counted(sandbox, correlation, claims=1, expenses=2, submissions=1, texts=1, deletions=0)
+    return faults + counted(sandbox, correlation, claims=1, expenses=2, texts=1, **effects)
 
+
+def text(sandbox: Sandbox, correlation: str, *, lost: tuple[str, ...] = ()) -> UUID:
+    claim_id = claim(sandbox, correlation)
+    carry(claim_id)
+    for call in lost:
+        sandbox.fault(call, **LOST)
+    (told,) = texts_of(claim_id)
+    return told.id
+
+
+def sent(sandbox: Sandbox, correlation: str, text_id: UUID) -> list[str]:
+    return rests_in(text_id, "sent", "delivered") + counted(sandbox, correlation, texts=1)
+
+
+EFFECTS = ("find-or-add", "create-claim", "add-expense", "submit-claim")
+DELETES = {"TRAVEL_PAY_DELETE_CLAIM_PATH": "api/v3/claims/{claimId}"}
+submitted = partial(ended, state="submitted", submissions=1, deletions=0)
+undone = partial(ended, state="rolled-back", submissions=0, deletions=2)
 
 SCENARIOS = [
     Scenario("claim", claim, submitted),
-    Scenario(
-        "claim, every answer lost once",
-        partial(claim, lost=("find-or-add", "create-claim", "add-expense", "submit-claim")),
-        submitted,
-    ),
+    Scenario("claim, every answer lost once", partial(claim, lost=EFFECTS), submitted),
+    Scenario("claim undone", partial(claim, rollback=True, refused="submit-claim"), undone),
+    Scenario("text", text, sent),
+    Scenario("text, answer lost", partial(text, lost=("send-sms",)), sent),
 ]

@@ -42,6 +42,8 @@ def report(seen: list[str]) -> None:
 
 def be_a_worker(order: dict[str, Any]) -> None:
     seen: list[str] = []
+    os.environ.update(order["settings"])
+    config.settings.cache_clear()
     db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
     worker.beat()
     work.SEND_WITHIN_SECONDS = SEND_WITHIN_SECONDS
@@ -51,10 +53,13 @@ def be_a_worker(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    config.settings()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    stalled: list[int] = []
     for line in sys.stdin:
         order = json.loads(line)
+        if order == "go on":
+            go_on(stalled)
+            continue
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -67,10 +72,17 @@ def main() -> None:
         _, status = os.waitpid(pid, os.WUNTRACED)
         print(json.dumps({"pid": pid, "status": status}), flush=True)
         if os.WIFSTOPPED(status):
-            sys.stdin.readline()  # the word to go on
-            os.kill(pid, signal.SIGCONT)
-            _, status = os.waitpid(pid, 0)
-            print(json.dumps({"pid": pid, "status": status}), flush=True)
+            stalled.append(pid)
+
+
+def go_on(stalled: list[int]) -> None:
+    """Wake all that stall, and wait until they have ended."""
+    for pid in stalled:
+        os.kill(pid, signal.SIGCONT)
+    for pid in stalled:
+        os.waitpid(pid, 0)
+    stalled.clear()
+    print(json.dumps({"went on": True}), flush=True)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class Operation:
     """What the scripted flow loads."""
 
     def __init__(self, found: Any) -> None:
-        self.asked, self.in_doubt = found.asked, found.in_doubt
+        self.asked, self.in_doubt, self.fence = found.asked, found.in_doubt, found.fence
 
 
 @pytest.fixture
