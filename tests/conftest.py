@@ -109,3 +109,14 @@ def set_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     config.settings.cache_clear()
     worker.release.cache_clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of crash points (tests/crash), if they were tried."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    rows = [value for report in reports for name, value in report.user_properties if name == "crash points"]
+    if rows:
+        terminalreporter.section("crash points")
+        terminalreporter.line(f"{'a worker of':<34}{'':<12}{'points':>8}{'tries':>8}{'right':>8}{'wrong':>8}")
+    for scenario, how, points, tries, wrong in sorted(rows):
+        terminalreporter.line(f"{scenario:<34}{how:<12}{points:>8}{tries:>8}{tries - wrong:>8}{wrong:>8}")

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 from app import api, db
 from app.flows import dispatch
 from app.store import clients
+from tests.api.declaration_factories import Passengers
 from tests.api.factories import claim, put_into
 from tests.api.texts import NOTIFY_ID, SECOND, TOKEN
 
@@ -91,3 +92,12 @@ def send(http: FlaskClient, tokens: None) -> Post:
         return http.post("/callbacks/notify", json=body, headers={"Authorization": f"Bearer {token}"})
 
     return post
+
+
+# Declarations
+
+
+@pytest.fixture
+def passengers(http: FlaskClient, add_client: Callable[..., str]) -> Passengers:
+    """A client of passenger declarations."""
+    return Passengers(http, add_client("passengers", scopes=["declarations"], product=None))

@@ -49,7 +49,7 @@ class Parent:
     def run(
         self, workflow_id: UUID, settings: Mapping[str, str], *, at: int | None, how: str = "die"
     ) -> tuple[list[str], str]:
-        """Let a worker carry it, to its end or to boundary number `at`. What it reached; `ended`, `died` or `stalls`."""
+        """Let a worker carry it, to its end or to boundary `at`. What it reached; `ended`, `died` or `stalls`."""
         self._tell({"workflow": str(workflow_id), "settings": {**QUICK, **settings}, "at": at, "how": how})
         reached: list[str] = []
         told = self._hear()
@@ -141,11 +141,9 @@ class Trial:
         faults += self.scenario.right(self.sandbox, correlation, workflow_id)
         self.wrong += [f"{what}: {fault}" for fault in faults]
 
-    def report(self) -> str:
-        """One row of the table of crash points."""
-        tries = sum(self.tried.values())
-        wrong = len({one.rpartition(":")[0] for one in self.wrong})
-        return f"{self.scenario.name:<40} {len(self.tried):>4} points {tries:>5} tries {tries - wrong:>5} right {wrong:>3} wrong"
+    def row(self) -> tuple[int, int, int]:
+        """Of the table of crash points: how many there are, how many tries were made, how many of those went wrong."""
+        return len(self.tried), sum(self.tried.values()), len({one.rpartition(":")[0] for one in self.wrong})
 
 
 _numbers = itertools.count(1)

@@ -13,22 +13,23 @@ from tests.crash.conftest import Trial
 from tests.crash.scenarios import SCENARIOS, Scenario
 
 UNTRIED = {"deliver"}  # a callback may come more than once; its receiver tells by the delivery's id
+Record = Callable[[str, object], None]
 Trials = Callable[[Scenario], Trial]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_a_worker_may_die_anywhere(trial: Trials, scenario: Scenario) -> None:
+def test_a_worker_may_die_anywhere(trial: Trials, scenario: Scenario, record_property: Record) -> None:
     tries = trial(scenario)
     tries.die_at_each()
-    print(f"die   {tries.report()}")
+    record_property("crash points", (scenario.name, "dies", *tries.row()))
     assert tries.wrong == []
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_a_worker_may_stall_anywhere(trial: Trials, scenario: Scenario) -> None:
+def test_a_worker_may_stall_anywhere(trial: Trials, scenario: Scenario, record_property: Record) -> None:
     tries = trial(scenario)
     tries.stall_at_each()
-    print(f"stall {tries.report()}")
+    record_property("crash points", (scenario.name, "stalls", *tries.row()))
     assert tries.wrong == []
 
 

@@ -30,14 +30,14 @@ def listener(at: int | None, how: str, seen: list[str]) -> Callable[[str], None]
     def reached(boundary: str) -> None:
         seen.append(boundary)
         if at is not None and len(seen) == at + 1:
-            report(seen)
+            tell({"reached": seen})
             os.kill(os.getpid(), SIGNALS[how])
 
     return reached
 
 
-def report(seen: list[str]) -> None:
-    os.write(1, (json.dumps({"pid": os.getpid(), "reached": seen}) + "\n").encode())
+def tell(answer: dict[str, Any]) -> None:
+    os.write(1, (json.dumps(answer) + "\n").encode())
 
 
 def be_a_worker(order: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def be_a_worker(order: dict[str, Any]) -> None:
     work.SEND_WITHIN_SECONDS = SEND_WITHIN_SECONDS
     boundaries.listen(listener(order["at"], order["how"], seen))
     carry(UUID(order["workflow"]))
-    report(seen)
+    tell({"reached": seen})
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(pid, os.WUNTRACED)
-        print(json.dumps({"pid": pid, "status": status}), flush=True)
+        tell({"status": status})
         if os.WIFSTOPPED(status):
             stalled.append(pid)
 
@@ -82,7 +82,7 @@ def go_on(stalled: list[int]) -> None:
     for pid in stalled:
         os.waitpid(pid, 0)
     stalled.clear()
-    print(json.dumps({"went on": True}), flush=True)
+    tell({"went on": True})
 
 
 if __name__ == "__main__":

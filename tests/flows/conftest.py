@@ -152,7 +152,8 @@ def shift(workflow_id: UUID, seconds: float) -> None:
     with db.transaction() as session:
         session.execute(
             text(
-                "UPDATE workflows SET updated_at = updated_at - make_interval(secs => :s), due_at = due_at - make_interval(secs => :s), "
+                "UPDATE workflows SET updated_at = updated_at - make_interval(secs => :s), "
+                "due_at = due_at - make_interval(secs => :s), "
                 "wake_at = wake_at - make_interval(secs => :s), deadline_at = deadline_at - make_interval(secs => :s), "
                 "intent = CASE WHEN intent ? 'at' THEN jsonb_set(intent, '{at}', "
                 "to_jsonb((intent ->> 'at')::timestamptz - make_interval(secs => :s))) ELSE intent END WHERE id = :id"

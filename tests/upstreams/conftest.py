@@ -31,6 +31,7 @@ class FakeWork:
 
     correlation_id = "correlation-1"
     last_try = False
+    settled = False
 
     def __init__(self) -> None:
         self.urgent = False

@@ -1,12 +1,14 @@
-"""The breaker: ten failures in a row open it for all workers, then one probe a second, and a success closes it."""
+"""The breaker: failures in a row open it for all workers, then one probe at a time goes, and a success closes it."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from app import errors
 from app.upstreams import breaker
-from app.upstreams.breaker import Breaker
+from app.upstreams.breaker import Breaker, Rule
 from app.upstreams.shared import Shared
 from local import services
 
@@ -40,9 +42,8 @@ def test_nine_failures_do_not_open_it_and_a_success_forgets_them(state):
     assert not is_open(one)
 
 
-def test_while_open_there_is_one_probe_a_second(state, monkeypatch):
-    monkeypatch.setattr(breaker, "_PROBE_SECONDS", 0.3)
-    one = Breaker("tested", state)
+def test_while_open_there_is_one_probe_a_second(state):
+    one = Breaker("tested", state, Rule(probe=0.3))
     fail(one, 10)
     assert [is_open(one) for _ in range(5)] == [False, True, True, True, True]
     time.sleep(0.35)
@@ -99,3 +100,137 @@ def test_the_gauge_shows_it(state):
     assert value.get() == 1
     one.succeeded()
     assert value.get() == 0
+
+
+# With rules of their own.
+
+RULE = Rule(failures=3, waits=(30.0, 60.0, 100.0), probe=35.0, spread=0.0)
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """A clock of ours: `at(seconds)` goes on by so much."""
+    now = SimpleNamespace(time=1000.0)
+    monkeypatch.setattr(breaker, "time", SimpleNamespace(time=lambda: now.time, monotonic=lambda: now.time))
+
+    def go_on(seconds):
+        now.time += seconds
+
+    return go_on
+
+
+def held_back(one):
+    """The seconds a call is held back for."""
+    with pytest.raises(errors.NotSent) as stop:
+        one.check()
+    assert stop.value.reason == "breaker"
+    return stop.value.after
+
+
+def test_it_stays_open_for_its_time_and_after_each_failed_probe_longer_up_to_the_longest(state, at):
+    one = Breaker("ruled", state, RULE)
+    fail(one, 3)
+    for wait in (30, 60, 100, 100):
+        assert held_back(one) == pytest.approx(wait)
+        at(wait - 1)
+        assert held_back(one) == pytest.approx(1)
+        at(1)
+        one.failed(one.check())
+    at(100)
+    one.check()
+    one.succeeded()
+    fail(one, 3)
+    assert held_back(one) == pytest.approx(30)
+
+
+def test_nobody_else_probes_while_a_probe_is_on_its_way(state, at):
+    one, other = Breaker("ruled", state, RULE), Breaker("ruled", state, RULE)
+    fail(one, 3)
+    at(30)
+    ticket = one.check()
+    assert ticket
+    for each in (one, other) if state.pool else (one,):
+        assert 0 < held_back(each) <= 5
+    at(34)
+    assert held_back(one) == pytest.approx(1)
+    at(1)
+    later = one.check()
+    assert later not in ("", ticket)
+
+
+def test_a_probe_that_came_to_nothing_is_let_go_for_the_next_one(state, at):
+    one = Breaker("ruled", state, RULE)
+    fail(one, 3)
+    at(30)
+    one.let_go(one.check())
+    assert one.check()
+    held_back(one)
+    one.let_go("")
+    one.let_go("of another probe")
+    held_back(one)
+
+
+def test_failures_of_calls_sent_before_the_opening_prolong_nothing(state, at):
+    one = Breaker("ruled", state, RULE)
+    fail(one, 3)
+    at(20)
+    fail(one, 5)
+    one.failed("of an earlier probe")
+    assert held_back(one) == pytest.approx(10)
+
+
+def test_open_for_tells_how_long_without_taking_the_probe(state, at):
+    one = Breaker("ruled", state, RULE)
+    assert one.open_for() == 0
+    fail(one, 3)
+    assert one.open_for() == pytest.approx(30)
+    at(30)
+    assert one.open_for() == one.open_for() == 0
+    one.check()
+    assert 0 < one.open_for() <= 5
+    one.succeeded()
+    assert one.open_for() == 0
+
+
+def test_a_clock_that_was_set_back_does_not_keep_it_open(state, at):
+    one = Breaker("ruled", state, RULE)
+    fail(one, 3)
+    at(-3600)
+    assert one.check()
+
+
+def test_opening_and_closing_are_logged_once_and_told(*, state, at, caplog):
+    caplog.set_level("INFO")
+    told = []
+    one = Breaker("ruled", state, RULE, told.append)
+    fail(one, 5)
+    at(30)
+    one.check()
+    one.succeeded()
+    records = [(record.levelname, record.msg["event"]) for record in caplog.records]
+    assert records == [("WARNING", "upstream.breaker_opened"), ("INFO", "upstream.breaker_closed")]
+    assert list(dict.fromkeys(told)) == [0, 2, 1]
+    assert told[-1] == 0
+
+
+@pytest.mark.parametrize(("first", "waits"), [(30, (30, 60, 120, 240, 300)), (300, (300,)), (400, (400,))])
+def test_waits_double_up_to_the_longest(first, waits):
+    assert breaker.doubling(first, 300) == waits
+
+
+def test_many_threads_make_one_probe_and_one_opening(shared, at, caplog):
+    caplog.set_level("INFO")
+    one = Breaker("ruled", shared, RULE)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: one.failed(), range(8)))
+        at(30)
+        probes = list(pool.map(lambda _: not is_refused(one), range(16)))
+    assert (probes.count(True), len(caplog.records)) == (1, 1)
+
+
+def is_refused(one):
+    try:
+        one.check()
+    except errors.NotSent:
+        return True
+    return False

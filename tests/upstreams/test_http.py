@@ -265,6 +265,12 @@ def test_a_certificate_we_do_not_trust_is_a_retry(*, secure, work, effect):
     assert work.asked == []
 
 
+def test_headers_that_break_off_are_a_lost_answer(*, upstream, server, work, effect):
+    server.acts = [lambda conn: conn.sendall(b"HTTP/1.1 204 No Content\r\nServer: a")]
+    failed = fail(upstream, work, effect=effect)
+    assert (type(failed.outcome), failed.status) == (lost(effect), None)
+
+
 # What a status means.
 
 
@@ -283,7 +289,7 @@ def test_a_definite_no(*, upstream, server, work, effect, status, shown):
         "No such thing",
         False,
     )
-    assert (failed.status, work.calls[0].outcome) == (status, "rejected")
+    assert (failed.status, work.calls[0].outcome, work.calls[0].code) == (status, "rejected", "rejected")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,20 @@ def test_all_workers_share_one_limit(shared, work):
     assert passed(Limiter("another", 60, shared), work) == 48
 
 
+def test_a_limit_per_second_keeps_a_fifth_too_and_is_free_again_after_one(state, work):
+    limiter = Limiter("quick", 0, state, per_second=10)
+    started = time.monotonic()
+    for _ in range(8):
+        limiter.pass_through(work)
+    assert "pause" not in work.asked
+    limiter.pass_through(work)
+    assert 0.8 < time.monotonic() - started < 1.9
+    work.urgent = True
+    for _ in range(2):
+        limiter.pass_through(work)
+    assert time.monotonic() - started < 1.9
+
+
 def test_without_a_limit_everything_passes(state, work):
     assert passed(Limiter("free", 0, state), work, tries=500) == 500
 
