@@ -3,6 +3,7 @@
 import base64
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -87,6 +88,12 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _file(path: str) -> str:
+    if path and not Path(path).is_file():
+        raise ValueError("is no file")
+    return path
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
@@ -94,6 +101,7 @@ Filled = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
+File = Annotated[str, AfterValidator(_file)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Uuid = Annotated[str, Field(pattern=f"^{_UUID}$")]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys), Field(min_length=1)]

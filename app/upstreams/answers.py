@@ -3,6 +3,7 @@
 import functools
 import http
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -90,8 +91,14 @@ def phrase(status: int) -> str:
 
 def asked_wait(headers: Mapping[str, str]) -> float:
     """Seconds to wait: the larger of Retry-After and Ratelimit-Reset, else 60, at most an hour."""
-    told = [wait for wait in (_seconds(headers.get("Retry-After")), _seconds(headers.get("Ratelimit-Reset"))) if wait]
-    return min(max(told, default=_WAIT), _LONGEST_WAIT)
+    told = [_seconds(headers.get(name)) for name in ("Retry-After", "Ratelimit-Reset")]
+    return min(max((wait for wait in told if wait and wait > 0), default=_WAIT), _LONGEST_WAIT)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After, at most an hour, 0 for what is past; None where it is absent or cannot be read."""
+    told = _seconds(headers.get("Retry-After"))
+    return None if told is None else min(max(told, 0.0), _LONGEST_WAIT)
 
 
 def minute_used_up(headers: Mapping[str, str]) -> bool:
@@ -100,7 +107,7 @@ def minute_used_up(headers: Mapping[str, str]) -> bool:
 
 
 def _seconds(value: str | None) -> float | None:
-    """A number of seconds or an HTTP date, as seconds from now; None when it is neither or past."""
+    """A number of seconds or an HTTP date, as seconds from now; None when it is neither."""
     if value is None:
         return None
     try:
@@ -108,7 +115,7 @@ def _seconds(value: str | None) -> float | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - clock.now()).total_seconds()
-    return seconds if seconds > 0 else None
+    return seconds if math.isfinite(seconds) else None

@@ -83,7 +83,7 @@ def upstream(place: str, *, insecure: bool) -> http.Upstream:
                 pool=config.settings().worker_concurrency,
                 shared=shared.of_process(),
                 reading=outcomes.Reading(of_status=_of_status, said=_unheard),
-                dial=partial(addresses.connect, private=insecure),
+                options=http.Options(dial=partial(addresses.connect, private=insecure)),
             )
         return _upstreams[place, insecure]
 

@@ -17,10 +17,11 @@ import requests
 
 from app import logs, metrics, steps
 from app.upstreams import outcomes, wire
-from app.upstreams.answers import NOTE_LENGTH, Answer, asked_wait, minute_used_up
-from app.upstreams.breaker import Breaker
+from app.upstreams.answers import NOTE_LENGTH, Answer
+from app.upstreams.breaker import Breaker, Rule, State
 from app.upstreams.limits import Limiter
 from app.upstreams.shared import Shared
+from app.upstreams.slots import Slots
 
 T = TypeVar("T")
 Perform = Callable[[requests.Session], object]
@@ -45,6 +46,7 @@ class Request:
     query: Mapping[str, str | int] | None = None
     json: Any = field(default=None, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
+    body: bytes | None = field(default=None, repr=False)
     effect: int | None = None
     connect: float = 10
     read: float = 30
@@ -63,23 +65,26 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _End:
-    """How a call ended, for whoever counts."""
+class Options:
+    """What few upstreams need. 0 sets no limit.
 
-    word: str
-    status: int | None
-    milliseconds: int
-    message: str = ""
-    error_class: str | None = None
+    `per_second`: calls per second instead of per minute. `in_flight`: calls on their way at once, each over after
+    `lease` seconds at most. `rule`: the breaker's; `breaker_shown` is told its state. `observe` is told of every call
+    made. `dial` connects instead of the library. `authorities`: a file or folder of certificates.
+    """
 
-    @property
-    def alarming(self) -> bool:
-        """Whether it speaks for an upstream in trouble: no answer, a late one, or 5xx."""
-        return self.word != "ok" and (self.status is None or self.status >= 500 or self.status == 408)
+    per_second: int = 0
+    in_flight: int = 0
+    lease: float = 0.0
+    rule: Rule | None = None
+    breaker_shown: Callable[[State], None] | None = None
+    observe: Callable[[steps.Call], None] | None = None
+    dial: wire.Dial | None = None
+    authorities: str = ""
 
 
 class Upstream:
-    """One upstream of this process: connections, breaker and limiter. Safe to use from many threads."""
+    """One upstream of this process: connections, breaker, limiter and slots. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -90,15 +95,21 @@ class Upstream:
         pool: int = 32,
         shared: Shared | None = None,
         reading: outcomes.Reading | None = None,
-        dial: wire.Dial | None = None,
+        options: Options | None = None,
     ) -> None:
+        shared, options = shared or _ALONE, options or Options()
         self.name = name
         self._base = base_url.rstrip("/")
-        self._dial = dial
+        self._dial, self._observe = options.dial, options.observe
         self._reading = reading or outcomes.Reading()
-        self._breaker = Breaker(name, shared or _ALONE)
-        self._limiter = Limiter(name, per_minute, shared or _ALONE)
-        self.session = wire.session(pool, _ACCEPTS)
+        self._breaker = Breaker(name, shared, options.rule, options.breaker_shown)
+        self._limiter = Limiter(name, per_minute, shared, per_second=options.per_second)
+        self._slots = Slots(name, options.in_flight, options.lease, shared)
+        self.session = wire.session(pool, _ACCEPTS, options.authorities)
+
+    def open_for(self) -> float:
+        """Seconds for which the breaker lets no call through; 0 when one may be made."""
+        return self._breaker.open_for()
 
     def send(self, work: steps.Work, request: Request, understand: Callable[[Answer], T]) -> T:
         """Make the call and return what `understand` makes of its 2xx answer.
@@ -114,18 +125,22 @@ class Upstream:
 
     def carry(self, work: steps.Work, request: Request, perform: Perform, understand: Callable[[Answer], T]) -> T:
         """As `send`, for a request that somebody else's code makes: `perform` makes exactly one with the session."""
-        self._breaker.check()
-        self._limiter.pass_through(work)
-        started = time.monotonic()
-        flight = self._fly(work, request, perform)
-        milliseconds = int((time.monotonic() - started) * 1000)
+        ticket = self._breaker.check()
         try:
-            value, status = self._conclude(request, flight, understand)
-        except outcomes.Failed as failed:
-            self._account(work, request, _failed_end(failed, milliseconds))
-            raise
-        self._account(work, request, _End(word="ok", status=status, milliseconds=milliseconds))
-        return value
+            with self._slots.taken(work):
+                self._limiter.pass_through(work)
+                started = time.monotonic()
+                flight = self._fly(work, request, perform)
+                milliseconds = int((time.monotonic() - started) * 1000)
+            try:
+                value, status = self._conclude(request, flight, understand)
+            except outcomes.Failed as failed:
+                self._account(work, self._called(request, milliseconds, failed.status, failed), failed, ticket)
+                raise
+            self._account(work, self._called(request, milliseconds, status), None, ticket)
+            return value
+        finally:
+            self._breaker.let_go(ticket)
 
     def _fly(self, work: steps.Work, request: Request, perform: Perform) -> wire.Flight:
         def clear() -> None:
@@ -135,7 +150,8 @@ class Upstream:
                 work.intend(request.effect)
 
         ends = time.monotonic() + request.whole
-        flight = wire.Flight(clear=clear, read=request.read, ends=ends, dial=self._dial)
+        most, part = self._reading.most, self._reading.part
+        flight = wire.Flight(clear=clear, read=request.read, ends=ends, dial=self._dial, most=most, part=part)
         try:
             with wire.flying(flight):
                 perform(self.session)
@@ -150,75 +166,69 @@ class Upstream:
 
     def _conclude(self, request: Request, flight: wire.Flight, understand: Callable[[Answer], T]) -> tuple[T, int]:
         if flight.answer is None:
-            raise outcomes.lost(flight, request.safe) from flight.fault
+            raise self._reading.lost(flight, request.safe) from flight.fault
         answer = _answer(flight.answer)
         status = self._reading.status(answer)
         if status != answer.status:
             answer = Answer(status, answer.headers, answer.body)
-        if status == 429:
-            self._limiter.close(asked_wait(answer.headers))
+        if (pause := self._reading.pause(answer)) > 0:
+            self._limiter.close(pause)
         if not 200 <= status < 300:
             raise outcomes.refused(answer, self._reading, request.safe)
-        if minute_used_up(answer.headers):
-            self._limiter.close(asked_wait(answer.headers))
         try:
             return understand(answer), status
         except outcomes.NotUnderstood as error:
             raise outcomes.malformed(status, str(error), request.safe) from error
 
-    def _account(self, work: steps.Work, request: Request, end: _End) -> None:
-        if end.alarming:
-            self._breaker.failed()
-        elif end.status != 429:
-            self._breaker.succeeded()
-        metrics.upstream_calls.labels(self.name, request.call, end.word).inc()
-        metrics.upstream_call_seconds.labels(self.name, request.call).observe(end.milliseconds / 1000)
-        self._log(request, end)
-        work.note(
-            steps.Call(
-                upstream=self.name,
-                name=request.call,
-                method=request.method,
-                path=request.template,
-                status=end.status,
-                outcome=end.word,
-                milliseconds=end.milliseconds,
-                message=end.message[:NOTE_LENGTH],
-            )
+    def _called(
+        self, request: Request, milliseconds: int, status: int | None, failed: outcomes.Failed | None = None
+    ) -> steps.Call:
+        return steps.Call(
+            upstream=self.name,
+            name=request.call,
+            method=request.method,
+            path=request.template,
+            status=status,
+            outcome=failed.word if failed else "ok",
+            milliseconds=milliseconds,
+            message=failed.message[:NOTE_LENGTH] if failed else "",
+            code=failed.reason if failed else "",
         )
 
-    def _log(self, request: Request, end: _End) -> None:
+    def _account(self, work: steps.Work, call: steps.Call, failed: outcomes.Failed | None, ticket: str) -> None:
+        if failed and call.status != 429 and self._reading.in_trouble(failed):
+            self._breaker.failed(ticket)
+        elif call.status != 429:
+            self._breaker.succeeded()
+        metrics.upstream_calls.labels(self.name, call.name, call.outcome).inc()
+        metrics.upstream_call_seconds.labels(self.name, call.name).observe(call.milliseconds / 1000)
+        if self._observe:
+            self._observe(call)
+        self._log(call, failed)
+        work.note(call)
+
+    def _log(self, call: steps.Call, failed: outcomes.Failed | None) -> None:
         _log.log(
-            logging.DEBUG if end.word == "ok" else logging.INFO,
+            logging.INFO if failed else logging.DEBUG,
             "upstream.call",
             upstream=self.name,
-            call=request.call,
-            outcome=end.word,
-            http_status=end.status,
-            seconds=end.milliseconds / 1000,
-            error_class=end.error_class,
-            **({"upstream_text": end.message} if self._reading.logged else {}),
+            call=call.name,
+            outcome=call.outcome,
+            http_status=call.status,
+            seconds=call.milliseconds / 1000,
+            error_class=type(failed.__cause__).__name__ if failed and failed.__cause__ else None,
+            **({"upstream_text": call.message} if self._reading.logged else {}),
         )
 
     def _prepare(self, work: steps.Work, request: Request) -> requests.PreparedRequest:
         headers = {"X-Correlation-ID": work.correlation_id, **request.headers}
-        body: bytes | Mapping[str, str] | None = request.form
+        body: bytes | Mapping[str, str] | None = request.form or request.body
         if request.json is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(request.json, ensure_ascii=False, separators=(",", ":"), default=_number).encode()
         url = f"{self._base}/{request.path}"
         plain = requests.Request(request.method, url, headers=headers, params=request.query, data=body)
         return self.session.prepare_request(plain)
-
-
-def _failed_end(failed: outcomes.Failed, milliseconds: int) -> _End:
-    return _End(
-        word=failed.word,
-        status=failed.status,
-        milliseconds=milliseconds,
-        message=failed.message,
-        error_class=type(failed.__cause__).__name__ if failed.__cause__ else None,
-    )
 
 
 def _answer(response: requests.Response) -> Answer:

@@ -22,13 +22,18 @@ _LOOK_SECONDS = 0.2
 
 
 class Limiter:
-    """`pass_through` before a call; `close` when the upstream says to wait. `per_minute` 0 sets no limit of our own."""
+    """`pass_through` before a call; `close` when the upstream says to wait.
 
-    def __init__(self, name: str, per_minute: int, shared: Shared) -> None:
+    The limit of our own is so many calls per second, or else per minute; 0 sets none.
+    """
+
+    def __init__(self, name: str, per_minute: int, shared: Shared, *, per_second: int = 0) -> None:
         self._name = name
         self._shared = shared
-        self._all = limits.RateLimitItemPerMinute(per_minute) if per_minute else None
-        self._rest = limits.RateLimitItemPerMinute(per_minute - per_minute // 5) if per_minute else None
+        item = limits.RateLimitItemPerSecond if per_second else limits.RateLimitItemPerMinute
+        most = per_second or per_minute
+        self._all = item(most) if most else None
+        self._rest = item(most - most // 5) if most else None
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._common = MovingWindowRateLimiter(_storage(shared))
         self._closed_key = f"{PREFIX}closed:{name}"

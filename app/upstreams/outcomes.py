@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app import steps
 from app.upstreams import wire
-from app.upstreams.answers import SHOWN_LENGTH, Answer, asked_wait, said
+from app.upstreams.answers import SHOWN_LENGTH, Answer, asked_wait, minute_used_up, said
 
 _KEPT = frozenset({400, 403, 404, 409, 422})
 _NOT_UNDERSTOOD = "The answer could not be understood."
@@ -25,6 +25,12 @@ class Failed(steps.Ended):
     def word(self) -> str:
         """The outcome as the timeline and the metrics call it."""
         return type(self.outcome).__name__.lower()
+
+    @property
+    def reason(self) -> str:
+        """The code of what went wrong, in our words."""
+        what: steps.Failure | None = getattr(self.outcome, "failure", None)
+        return what.code if what else ""
 
     def instead(self, outcome: steps.Outcome, *, status: int | None) -> "Failed":
         """The same failure with another outcome and status."""
@@ -45,24 +51,17 @@ def of_status(answer: Answer, message: str, safe: bool) -> steps.Outcome:
         return steps.Rejected(failure=failure("rejected", shown, message, retryable=False))
     silent = status in (408, 504)
     what = failure("upstream-timeout", 504, message) if silent else failure("upstream-unavailable", 502, message)
-    return _unless(safe, what)
+    return unless(safe, what)
 
 
 def _own_status(answer: Answer) -> int:
     return answer.status
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands.
-
-    `said` are its own words about an error, scrubbed; `logged`: they may stand in log records.
-    """
-
-    of_status: Callable[[Answer, str, bool], steps.Outcome] = of_status
-    status: Callable[[Answer], int] = _own_status
-    said: Callable[[Answer], tuple[str, str]] = said
-    logged: bool = False
+def pause(answer: Answer) -> float:
+    """Seconds for which an answer asks that no call be made: a 429, or a success that was the last of its minute."""
+    used_up = 200 <= answer.status < 300 and minute_used_up(answer.headers)
+    return asked_wait(answer.headers) if answer.status == 429 or used_up else 0.0
 
 
 def lost(flight: wire.Flight, safe: bool) -> Failed:
@@ -72,7 +71,32 @@ def lost(flight: wire.Flight, safe: bool) -> Failed:
     else:
         message = "The connection broke before an answer came." if flight.sent else "No connection."
         what = failure("upstream-unavailable", 502, message)
-    return Failed(_unless(safe or not flight.sent, what), message=what.message)
+    return Failed(unless(safe or not flight.sent, what), message=what.message)
+
+
+def in_trouble(failed: Failed) -> bool:
+    """Whether a failure speaks for an upstream in trouble: no answer, a late one, or 5xx."""
+    return failed.status is None or failed.status >= 500 or failed.status == 408
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an upstream's answers are read, where it differs: what a status means, and where an answer really stands.
+
+    `said` are its own words about an error, scrubbed; `logged`: they may stand in log records. `lost`: what the lack
+    of an answer means. `pause`: the seconds an answer closes the limiter for. `in_trouble`: which failures the breaker
+    counts (a 429 never). `most` and `part`: as in `wire.Flight`.
+    """
+
+    of_status: Callable[[Answer, str, bool], steps.Outcome] = of_status
+    status: Callable[[Answer], int] = _own_status
+    said: Callable[[Answer], tuple[str, str]] = said
+    logged: bool = False
+    lost: Callable[[wire.Flight, bool], Failed] = lost
+    pause: Callable[[Answer], float] = pause
+    in_trouble: Callable[[Failed], bool] = in_trouble
+    most: int = wire.MAX_BODY
+    part: bool = False
 
 
 def refused(answer: Answer, reading: Reading, safe: bool) -> Failed:
@@ -84,8 +108,9 @@ def refused(answer: Answer, reading: Reading, safe: bool) -> Failed:
 def malformed(status: int | None, message: str, safe: bool) -> Failed:
     """A success that lacks what a success must have."""
     what = failure("malformed-answer", 502, message or _NOT_UNDERSTOOD)
-    return Failed(_unless(safe, what), status=status, message=what.message)
+    return Failed(unless(safe, what), status=status, message=what.message)
 
 
-def _unless(harmless: bool, what: steps.Failure) -> steps.Outcome:
+def unless(harmless: bool, what: steps.Failure) -> steps.Retry | steps.Unknown:
+    """`Retry` where it did no harm, else `Unknown`."""
     return steps.Retry(failure=what) if harmless else steps.Unknown(failure=what)

@@ -40,13 +40,16 @@ class Flight:
 
     Afterwards `answer` is the response with its body read, or `fault` says why there is none. `sent`: a byte may have
     reached the other side. `late`: no answer within `read` seconds from the first byte on. `ends`: when all of it must
-    be over, by the monotonic clock. `dial` connects instead of the library.
+    be over, by the monotonic clock. `dial` connects instead of the library. At most `most` bytes of a body are read;
+    a longer one counts as none and one that breaks off as no answer, unless `part` of it will do.
     """
 
     clear: Callable[[], None]
     read: float
     ends: float = math.inf
     dial: Dial | None = None
+    most: int = MAX_BODY
+    part: bool = False
     sent: bool = False
     late: bool = False
     answer: requests.Response | None = None
@@ -110,10 +113,23 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
+class _Lines(io.BufferedReader):
+    """An end within the status line or the headers is a broken connection; the library would take what it has."""
+
+    begun = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size and (self.begun or line.startswith(b"HTTP/")):
+            raise ConnectionResetError("the answer broke off")
+        self.begun = True
+        return line
+
+
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock, _flight.get()))
+        self.fp = _Lines(_Bounded(self.fp.detach(), sock, _flight.get()))
 
 
 class _Connection(HTTPConnection):
@@ -156,11 +172,11 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """As the adapter of requests, but the body is read here: at most MAX_BODY of it, more counts as none."""
+        """As the adapter of requests, but the body is read here, as the flight says."""
         flight = _flight.get()
         try:
             answer = super().send(request, *args, **{**kwargs, "stream": True})
-            _read(answer)
+            _read(answer, flight)
         except Exception as fault:
             flight.landed(None, fault)
             raise
@@ -168,14 +184,19 @@ class _Adapter(HTTPAdapter):
         return answer
 
 
-def _read(answer: requests.Response) -> None:
+def _read(answer: requests.Response, flight: Flight) -> None:
     body = bytearray()
-    for chunk in answer.iter_content(_CHUNK):
-        body += chunk
-        if len(body) > MAX_BODY:
-            body.clear()
-            answer.close()
-            break
+    try:
+        for chunk in answer.iter_content(_CHUNK):
+            body += chunk
+            if len(body) > flight.most or (flight.part and len(body) == flight.most):
+                answer.close()
+                del body[flight.most if flight.part else 0 :]
+                break
+    except requests.RequestException:
+        if not flight.part:
+            raise
+        answer.close()
     # What Response.content does by itself, with a bound.
     answer._content = bytes(body)  # noqa: SLF001
     vars(answer)["_content_consumed"] = True
@@ -187,9 +208,13 @@ class _Session(requests.Session):
         return None
 
 
-def session(pool: int, headers: Mapping[str, str]) -> requests.Session:
-    """A session for many threads: `pool` connections kept, no retries, redirects, cookies or environment."""
+def session(pool: int, headers: Mapping[str, str], authorities: str = "") -> requests.Session:
+    """A session for many threads: `pool` connections kept, no retries, redirects, cookies or environment.
+
+    `authorities`: the file or folder of certificates that others are verified by, else those of the library.
+    """
     made = _Session()
+    made.verify = authorities or True
     made.trust_env = False
     made.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     made.headers.clear()
