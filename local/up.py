@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ DEMO_CLIENTS = {
     "demo-salesforce": ("--scope", "vouchers"),
     "demo-operator": ("--scope", "operator"),
 }
-SAMPLES: tuple[Callable[[], sample.Sample], ...] = (sample.travel_claim,)
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -200,16 +199,17 @@ def _answers(url: str) -> bool:
 
 def _show_samples(keeper: supervisor.Supervisor, at: environment.Ports) -> None:
     api = sample.Api(f"http://127.0.0.1:{at.web}", BIN / "throughline", keeper.environment)
-    for make in SAMPLES:
-        one = make()
-        identity = sample.send(one, api)
-        console.print(f"\n[bold]A sample {one.title}[/]  POST {one.path} -> {identity}")
+    for title, tell in sample.SAMPLES.items():
+        console.print(f"\n[bold]A sample {title}[/]")
         start = None
-        for row in sample.follow(one, identity, api):
-            start = start or row.at
-            after = f"{(row.at - start).total_seconds():+8.3f} s" if row.at and start else "finally".rjust(10)
+        for told in tell(api):
+            if isinstance(told, sample.Sent):
+                console.print(f"  {rich.markup.escape(told.request)} -> {rich.markup.escape(told.result)}")
+                continue
+            start = start or told.at
+            after = f"{(told.at - start).total_seconds():+8.3f} s" if told.at and start else "finally".rjust(10)
             console.print(
-                f"  [dim]{after}[/]  {rich.markup.escape(row.what):<36} [dim]{rich.markup.escape(row.detail)}[/]"
+                f"  [dim]{after}[/]  {rich.markup.escape(told.what):<36} [dim]{rich.markup.escape(told.detail)}[/]"
             )
             keeper.tick()
 

@@ -33,12 +33,20 @@ match sys.argv[1:]:
 WEB = """\
 import http.server, json, os
 
+OPERATIONS = [{"kind": kind, "state": "succeeded", "operationId": kind} for kind in ("replace", "create")]
+ANSWERS = {
+    "travel-claims": {"state": "submitted", "final": True, "claimNumber": "TC1", "text": {"state": "delivered"}},
+    "bc-passengers-declarations": {"state": "submitted", "acknowledgementReference": "XFPR00000001230"},
+    "DEV": {"state": "active", "operations": OPERATIONS},
+}
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.answer(200, {"state": "submitted", "final": True, "claimNumber": "TC1", "text": {"state": "delivered"}})
+        self.answer(200, ANSWERS.get(self.path.split("/")[1], {}))
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.answer(202, {"id": "the-id", "icn": body["icn"]})
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(202, {"id": "the-id", "_id": "XFPR0000000123", "cardCode": "60", "letterCode": "09"})
+    do_PUT = do_POST
     def answer(self, status, body):
         self.send_response(status)
         self.end_headers()
@@ -134,10 +142,16 @@ def test_everything_comes_up_shows_the_sample_and_goes_away_again(up, folder):
     run = up()
     run.expect("Ctrl-C stops everything")
     shown = [tuple(line.split()) for line in run.text.splitlines() if "moved" in line or "finally" in line]
+    timeline = [("+0.000", "s", "moved", "row", "[1]"), ("+2.000", "s", "moved", "row", "[3]")]
+    timeline = [(*row, "by", "worker") for row in timeline]
     assert shown == [
-        ("+0.000", "s", "moved", "row", "[1]", "by", "worker"),
-        ("+2.000", "s", "moved", "row", "[3]", "by", "worker"),
+        *timeline,
         ("finally", "submitted", "as", "TC1;", "text", "message:", "delivered"),
+        *timeline,
+        ("finally", "submitted", "as", "XFPR00000001230"),
+        *timeline,
+        *timeline,
+        ("finally", "active:", "create", "succeeded,", "replace", "succeeded"),
     ]
     known = environment.read(folder / "var" / "dev.env")
     assert known["FLOWER_BASIC_AUTH"].partition(":")[2] in run.text
