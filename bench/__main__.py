@@ -50,6 +50,7 @@ def _measure(folder: Path) -> list[targets.Row]:
         claims, checks = measures.intake(on, say)
         drained = measures.drain(on, say)
         idle = measures.idle(on, say)
+        paid = measures.payments(on, say)
         recovered = measures.recovery(on, say)
         say("stopping")
     return targets.rows(
@@ -59,6 +60,7 @@ def _measure(folder: Path) -> list[targets.Row]:
         checks=checks,
         drained=drained,
         idle=idle,
+        paid=paid,
         recovered=recovered,
     )
 

@@ -74,7 +74,7 @@ class Installation:
         }
         self.start("sandbox", [sys.executable, "-m", "sandbox"])
         self._run("migrate")
-        self.key = self._run("clients", "add", "bench", "--scope", "claims", "--product", "pci")
+        self.key = self.client("bench", "--scope", "claims", "--product", "pci")
         self._database = psycopg.connect(self.postgres.url, autocommit=True)
         wait_for(lambda: _answers(self._sandbox("ledger")), seconds=START_SECONDS, why="the sandbox answers")
 
@@ -85,6 +85,10 @@ class Installation:
             self._database.close()
         self.redis.stop()
         self.postgres.stop()
+
+    def client(self, name: str, *options: str) -> str:
+        """Add a client; its key."""
+        return self._run("clients", "add", name, *options)
 
     # Processes
 

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from local.sample import CIGARS
+
 THREADS = 16
+DECLARATIONS = "/bc-passengers-declarations"
 _TIMEOUT = 40.0
 
 
@@ -55,6 +58,19 @@ def claim(number: int, key: str, *, wait: int | None = None) -> Request:
         body=json.dumps(body).encode(),
         status=201 if wait else 202,
     )
+
+
+def declaration(number: int, key: str) -> Request:
+    """A declaration as a traveller submits it."""
+    headers = {"x-api-key": key, "Content-Type": "application/json", "X-Correlation-ID": f"declared-{number}"}
+    body = json.dumps(CIGARS).encode()
+    return Request(method="POST", path=f"{DECLARATIONS}/submit", headers=headers, body=body, status=202)
+
+
+def payment(reference: str, key: str) -> Request:
+    """The notice that a declaration is paid."""
+    path = f"{DECLARATIONS}/update/{reference}"
+    return Request(method="POST", path=path, headers={"x-api-key": key}, body=None, status=202)
 
 
 def health() -> Request:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from bench import load
 from bench.installation import BenchFailed, Installation, wait_for
@@ -118,8 +119,28 @@ def idle(on: Installation, say: Say) -> Sequence[float]:
     return load.run(on.at.web, requests, threads=1, tick=_silent).latencies
 
 
+def payments(on: Installation, say: Say) -> Sequence[float]:
+    """(e) Declarations paid one after the other on an idle system: from each 202 to MDG's receipt, in seconds."""
+    say(f"{IDLE} declarations, paid one after the other")
+    key = on.client("passengers", "--scope", "declarations")
+    submits = [load.declaration(number, key) for number in range(IDLE)]
+    load.run(on.at.web, submits, threads=1, tick=_silent)
+    paid_at = {}
+    for number in range(IDLE):
+        reference = on.sql(_REFERENCE, f"declared-{number}")
+        load.run(on.at.web, [load.payment(reference, key)], threads=1, tick=_silent)
+        paid_at[reference] = time.time()
+        wait_for(lambda: on.sql(_SUBMITTED) > number, seconds=TAKE_SECONDS, why="it was sent", pause=0.01)  # noqa: B023 - called at once
+    received = {entry["chargeReference"]: datetime.fromisoformat(entry["at"]) for entry in on.ledger()["declarations"]}
+    return [received[reference].timestamp() - at for reference, at in paid_at.items()]
+
+
+_REFERENCE = "SELECT charge_reference FROM declarations JOIN workflows USING (id) WHERE correlation_id = %s"
+_SUBMITTED = "SELECT count(*) FROM workflows WHERE kind = 'declaration' AND state = 'submitted'"
+
+
 def recovery(on: Installation, say: Say) -> Sequence[float]:
-    """(e) Two workers; the one that holds a call is killed: how long until the row is taken again, three times."""
+    """(f) Two workers; the one that holds a call is killed: how long until the row is taken again, three times."""
     names = ["worker", "worker-1"]
     on.start_worker(names[1])
     found = []

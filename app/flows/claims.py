@@ -14,7 +14,7 @@ from app.flows import callbacks, claim_expenses, claim_steps, claim_undo, texts
 from app.flows.flow import Ending, Flow, Policy, Verdict
 from app.models.claim import Claim
 from app.steps import Call, Failure, Ok, Outcome, Rejected, Retry, Step, Unknown
-from app.store import claims, clients, workflows
+from app.store import claims, workflows
 
 S = states.Claim
 _MADE_NOTHING_YET = (S.ACCEPTED, S.AUTHORIZED)
@@ -44,7 +44,7 @@ def held(session: Session, claim: Claim) -> str | None:
         line.credentials(claim.product)
     except errors.BadSettings as missing:
         return str(missing)
-    if not clients.is_on(session, claim.client_id, "claims"):
+    if not claim.line_on:
         return "the toggle claims is off for this client"
     return None
 

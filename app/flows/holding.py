@@ -32,10 +32,11 @@ class Holding:
     def load(self) -> str | None:
         """Read the record anew. Returns why accepted work must wait now, if so: then the row is let go for a while."""
         with db.statements() as session:
+            if self.record is not None:  # time has passed since the take
+                self.seen = replace(self.seen, now=workflows.now(session))
             self.record = self.flow.load(session, self.seen.id)
             self._must(self.record.fence == self.seen.fence)
             reason = self.flow.held(session, self.record)
-            self.seen = replace(self.seen, now=workflows.now(session))
             if reason:
                 self._must(workflows.hold(session, self.seen, after=config.settings().hold_seconds))
         if not reason:

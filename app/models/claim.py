@@ -59,9 +59,10 @@ class Claim(Workflow):
     status: Mapped[str | None]
 
     # Loaded beside the row: claim ids that this client's workflows for the same visit recorded, and whether any of them
-    # saw no claim there and then had a create in doubt (contract 5.3, "ours").
+    # saw no claim there and then had a create in doubt (contract 5.3, "ours"); whether the line is on for the client.
     own_claims: frozenset[str] = frozenset()
     visit_doubted: bool = False
+    line_on: bool = True
     through: Any = None  # the gateway of a caller without a database
 
     __table_args__: Any = (Index("ix_claims_visit", "visit"), Index("ix_claims_claim_id", "claim_id"))

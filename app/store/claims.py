@@ -246,22 +246,25 @@ def standing(session: Session) -> list[tuple[str, str, int, float]]:
 
 
 def load(session: Session, claim_id: UUID) -> Claim:
-    """The claim with all that its verbs need, also what this client's other workflows know of the same visit.
+    """The claim with all that its verbs need: also whether its line is on for its client, and what this client's other
+    workflows know of the same visit.
 
     Raises NoResultFound.
     """
     claim = session.execute(select(Claim).where(Claim.id == claim_id)).scalar_one()
-    own, doubted = session.execute(_OF_THE_VISIT, {"visit": claim.visit, "id": claim_id}).one()
-    claim.own_claims, claim.visit_doubted = frozenset(own or ()), bool(doubted)
+    around = {"visit": claim.visit, "id": claim_id, "client": claim.client_id}
+    own, doubted, line_on = session.execute(_AROUND, around).one()
+    claim.own_claims, claim.visit_doubted, claim.line_on = frozenset(own or ()), bool(doubted), bool(line_on)
     return claim
 
 
 # Contract 5.3: claim ids that workflows of the client for this visit recorded; and whether an earlier one of them saw
 # no claim at its appointment and then had a create in doubt. (The visit's hash holds the client.)
-_OF_THE_VISIT = text("""
+_AROUND = text("""
     SELECT array_agg(c.claim_id) FILTER (WHERE c.claim_id IS NOT NULL),
            bool_or(c.id <> :id AND c.associated_claim_id IS NULL AND c.associated_claim_number IS NULL
-                   AND (c.create_doubted OR w.in_doubt AND w.intent ->> 'step' = 'create_claim'))
+                   AND (c.create_doubted OR w.in_doubt AND w.intent ->> 'step' = 'create_claim')),
+           (SELECT "on" FROM toggles WHERE client_id = :client AND name = 'claims')
     FROM claims c JOIN workflows w USING (id)
     WHERE c.visit = :visit
 """)
