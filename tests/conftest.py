@@ -117,6 +117,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows = [value for report in reports for name, value in report.user_properties if name == "crash points"]
     if rows:
         terminalreporter.section("crash points")
-        terminalreporter.line(f"{'a worker of':<34}{'':<12}{'points':>8}{'tries':>8}{'right':>8}{'wrong':>8}")
+        terminalreporter.line(f"{'a worker of':<36}{'':<12}{'points':>8}{'tries':>8}{'right':>8}{'wrong':>8}")
     for scenario, how, points, tries, wrong in sorted(rows):
-        terminalreporter.line(f"{scenario:<34}{how:<12}{points:>8}{tries:>8}{tries - wrong:>8}{wrong:>8}")
+        terminalreporter.line(f"{scenario:<36}{how:<12}{points:>8}{tries:>8}{tries - wrong:>8}{wrong:>8}")

@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import errors
 from app.api import auth
+from app.numerals import Whole
 
 DEEPEST = 64
 _LONGEST_NUMBER = 1_000
@@ -93,13 +94,13 @@ def _reason(error: Exception) -> str:
 
 
 def parse(body: bytes) -> Any:
-    """The value that the bytes stand for, its numbers as Decimal. Raises ValueError or RecursionError."""
+    """The value that the bytes stand for, its numbers as Decimal (or Whole). Raises ValueError or RecursionError."""
     document = json.loads(
         body.decode(),
         object_pairs_hook=_object,
         parse_constant=_no_constant,
         parse_float=_number,
-        parse_int=_number,
+        parse_int=lambda text: Whole(_number(text)),
     )
     _check_depth_and_text(document)
     return document

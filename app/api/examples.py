@@ -125,10 +125,10 @@ _REFUSALS: Mapping[str, _Refusal] = {
     ),
     "malformed-json": _Refusal(400, "The body cannot be read as JSON: expecting value (character 0)."),
     "unauthorized": _Refusal(401, "Send a valid key in x-api-key."),
-    "forbidden": _Refusal(403, "This needs scope claims."),
+    "forbidden": _Refusal(403, "This needs scope {line}."),
     "client-not-set-up": _Refusal(403, "This client has no product yet."),
-    "not-found": _Refusal(404, "There is no such claim."),
-    "feature-disabled": _Refusal(404, "The line claims is switched off."),
+    "not-found": _Refusal(404, "There is no such {one}."),
+    "feature-disabled": _Refusal(404, "The line {line} is switched off."),
     "idempotency-in-progress": _Refusal(409, "The first request with this key is still being accepted."),
     "not-cancellable": _Refusal(409, "The claim is submitted."),
     "not-retryable": _Refusal(409, "Only a failed claim can be retried; this one is submitted."),
@@ -147,13 +147,12 @@ _REFUSALS: Mapping[str, _Refusal] = {
 }
 
 
-def refusals(kinds: Sequence[str], *, instance: str) -> dict[int, dict[str, Any]]:
-    """Per status, an example of each of these kinds of problems by its name."""
+def refusals(kinds: Sequence[str], *, instance: str, line: str = "claims") -> dict[int, dict[str, Any]]:
+    """Per status, an example of each of these kinds of problems by its name, as a route of this line gives it."""
     found: dict[int, dict[str, Any]] = {}
     for kind in kinds:
         one = _REFUSALS[kind]
-        value = problems.document(
-            one.status, kind, one.detail, one.faults, instance=instance, correlation_id=_CORRELATION
-        )
+        detail = one.detail.format(line=line, one=line.removesuffix("s"))
+        value = problems.document(one.status, kind, detail, one.faults, instance=instance, correlation_id=_CORRELATION)
         found.setdefault(one.status, {})[kind] = {"value": value}
     return dict(sorted(found.items()))

@@ -30,7 +30,9 @@ _SECURITY: SecuritySchemesDict = {
     "notify": {"type": "http", "scheme": "bearer"},
 }
 _HEADERS = {
-    "Location": "Where the claim is.",
+    "Age": "Seconds since i-Movo confirmed it.",
+    "Link": "Where the operation is shown, with rel=status.",
+    "Location": "Where to look at it.",
     "Preference-Applied": "The seconds that were waited for at most, where the request asked to wait.",
     "Retry-After": "Seconds until it is worth another try.",
     "WWW-Authenticate": "What to send.",
@@ -116,11 +118,11 @@ class Good:
     headers: Sequence[str] = ()
 
 
-def answers(*good: Good, refused: Sequence[str], instance: str) -> ResponseDict:
+def answers(*good: Good, refused: Sequence[str], instance: str, line: str = "claims") -> ResponseDict:
     """The documented answers of a route: what is given, and a problem for each kind of refusal, all with examples."""
     told: dict[Any, Any] = {one.status: _good(one) for one in good}
     schema = {"$ref": "#/components/schemas/Problem"}
-    for status, shown in examples.refusals(refused, instance=instance).items():
+    for status, shown in examples.refusals(refused, instance=instance, line=line).items():
         content = {problems.MEDIA_TYPE: {"schema": schema, "examples": shown}}
         told[status] = {"content": content, "headers": _headers(_OF_REFUSALS.get(status, ()))}
     return told

@@ -17,7 +17,7 @@ from app.store.workflows import Seen
 
 Result = Literal["applied", "repeated", "refused", "locked", "not-found"]
 S = states.Declaration
-log = logs.get(__name__)
+log = logs.get("declarations")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import api, db
-from app.flows import dispatch
+from app.flows import dispatch, engine
 from app.store import clients
+from app.upstreams import imovo as upstream
+from local import services
+from sandbox import Sandbox
 from tests.api.declaration_factories import Passengers
 from tests.api.factories import claim, put_into
 from tests.api.texts import NOTIFY_ID, SECOND, TOKEN
@@ -101,3 +105,46 @@ def send(http: FlaskClient, tokens: None) -> Post:
 def passengers(http: FlaskClient, add_client: Callable[..., str]) -> Passengers:
     """A client of passenger declarations."""
     return Passengers(http, add_client("passengers", scopes=["declarations"], product=None))
+
+
+# Digital vouchers
+
+
+@pytest.fixture
+def salesforce(add_client: Callable[..., str]) -> str:
+    """The key of a client of the vouchers' line."""
+    return add_client("salesforce", scopes=["vouchers"], product=None)
+
+
+@pytest.fixture
+def ask(http: FlaskClient, salesforce: str) -> Post:
+    """`ask("PUT", "/cancel", {...}, prefer="wait=5")`: a request under the line's prefix, with the client's key."""
+
+    def send(
+        method: str, path: str, json: Any = None, *, key: str = salesforce, prefer: str = "", **rest: Any
+    ) -> TestResponse:
+        headers = {"x-api-key": key, **({"Prefer": prefer} if prefer else {}), **rest.pop("headers", {})}
+        body = {} if json is None else {"json": json}
+        return http.open(f"/DEV/digital-voucher{path}", method=method, headers=headers, **body, **rest)
+
+    return send
+
+
+@pytest.fixture
+def imovo(upstreams: Sandbox, redis_server: services.Redis) -> Sandbox:
+    """An i-Movo with nothing in it, that nobody holds back from."""
+    redis.Redis.from_url(redis_server.url).flushall()
+    upstream._upstreams.clear()
+    return upstreams
+
+
+@pytest.fixture
+def at_work(imovo: Sandbox, dispatched: list[UUID], monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A worker carries out at once, before the request waits, what is handed to the engine."""
+
+    def enqueue(id: UUID) -> None:
+        dispatched.append(id)
+        engine.run(id)
+
+    monkeypatch.setattr(dispatch, "enqueue", enqueue)
+    return imovo

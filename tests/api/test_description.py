@@ -39,8 +39,11 @@ def described(http) -> dict[str, Any]:
     return found
 
 
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def operations(document: dict[str, Any], line: tuple[str, ...] = LINE) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The operations whose paths begin so."""
     for path, item in document["paths"].items():
+        if not path.startswith(line):
+            continue
         for method, operation in item.items():
             yield f"{method.upper()} {path}", operation
 

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import update
+
+from app import clock, db
+from app.models.workflow import Workflow
+from app.store import voucher_operations, vouchers
+from app.store.voucher_operations import NewOperation
 from sandbox import Sandbox
 from tests.crash.carrying import carry
+from tests.flows import voucher_play
+from tests.flows.declared import declared
 from tests.flows.test_claims import MILEAGE, PARKING, accept, texts_of
 
 LOST: Mapping[str, Any] = {"fault": "drop-after", "times": 1}
@@ -75,6 +84,80 @@ def sent(sandbox: Sandbox, correlation: str, text_id: UUID) -> list[str]:
     return rests_in(text_id, "sent", "delivered") + counted(sandbox, correlation, texts=1)
 
 
+# Declarations
+
+
+def paid(sandbox: Sandbox, correlation: str, *, lost: tuple[str, ...] = ()) -> UUID:
+    for call in lost:
+        sandbox.fault(call, **LOST)
+    declaration_id = declared()
+    with db.transaction() as session:
+        session.execute(update(Workflow).where(Workflow.id == declaration_id).values(correlation_id=correlation))
+    return declaration_id
+
+
+def received(sandbox: Sandbox, correlation: str, declaration_id: UUID) -> list[str]:
+    return rests_in(declaration_id, "submitted") + counted(sandbox, correlation, declarations=1)
+
+
+# Vouchers
+
+
+def operation(
+    sandbox: Sandbox, correlation: str, kind: str, parameters: Mapping[str, Any], *, lost: tuple[str, ...] = ()
+) -> UUID:
+    """An operation on the voucher of a new subscription, which is live unless it is to be created."""
+    subscription = f"S{correlation.rpartition('-')[2]}"
+    if kind != "create":
+        carry(asked_for(subscription, f"{correlation}-create", "create", {"scheme": "Guardian7Day"}))
+    for call in lost:
+        sandbox.fault(call, **LOST)
+    return asked_for(subscription, correlation, kind, parameters)
+
+
+def asked_for(subscription: str, correlation: str, kind: str, parameters: Mapping[str, Any]) -> UUID:
+    owner = voucher_play.client_id()
+    new = NewOperation(
+        client_id=owner,
+        correlation_id=correlation,
+        operation=kind,
+        parameters=dict(parameters),
+        urgent=False,
+        withdrawable=False,
+    )
+    with db.transaction() as session:
+        voucher = vouchers.lock(session, subscription)
+        if kind == "create":
+            vouchers.request(voucher, owner)
+        return voucher_operations.accept(session, voucher, new)
+
+
+def done(sandbox: Sandbox, correlation: str, operation_id: UUID, **effects: int) -> list[str]:
+    return rests_in(operation_id, "succeeded") + counted(sandbox, correlation, **effects)
+
+
+def vouchers_ways() -> list[Scenario]:
+    """Each operation, with every answer, and with one lost."""
+    start, end, last = (str((clock.now() + timedelta(days=days)).date()) for days in (2, 9, 30))
+    soon, later = {"startDate": start, "endDateExclusive": end}, {"cancellationDate": last}
+    ways: list[tuple[str, str, Mapping[str, Any], str, dict[str, int]]] = [
+        ("create", "create", {"scheme": "Guardian7Day"}, "create-voucher", {"vouchers": 1}),
+        ("replace", "replace", {"replaceCard": True, "replaceLetter": True}, "replace-voucher", {"replacements": 2}),
+        ("cancel", "cancel", {"cancellationDate": None}, "cancel-voucher", {"cancellations": 1}),
+        ("cancel later", "cancel", later, "cancel-voucher", {}),
+        ("suspend", "suspend", soon, "set-holiday", {"holidays": 1}),
+    ]
+    return [
+        Scenario(
+            f"voucher, {name}{', answer lost' if lost else ''}",
+            partial(operation, kind=kind, parameters=parameters, lost=lost),
+            partial(done, **effects),
+        )
+        for name, kind, parameters, call, effects in ways
+        for lost in ((), (call,))
+    ]
+
+
 EFFECTS = ("find-or-add", "create-claim", "add-expense", "submit-claim")
 DELETES = {"TRAVEL_PAY_DELETE_CLAIM_PATH": "api/v3/claims/{claimId}"}
 submitted = partial(ended, state="submitted", submissions=1, deletions=0)
@@ -86,4 +169,7 @@ SCENARIOS = [
     Scenario("claim undone", partial(claim, rollback=True, refused="submit-claim"), undone),
     Scenario("text", text, sent),
     Scenario("text, answer lost", partial(text, lost=("send-sms",)), sent),
+    Scenario("declaration", paid, received),
+    Scenario("declaration, answer lost", partial(paid, lost=("submit-declaration",)), received),
+    *vouchers_ways(),
 ]
