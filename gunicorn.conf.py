@@ -12,7 +12,7 @@ from app.flows import products
 bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - HOST narrows it
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = int(os.environ.get("WEB_THREADS", "32"))
+threads = int(os.environ.get("WEB_THREADS", "64"))
 timeout = 60
 graceful_timeout = 30  # above the longest wait that `Prefer: wait` allows
 keepalive = 75  # above the idle time of usual load balancers, which otherwise hit connections being closed

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import config, db, diagnosis, errors, logs
-from app.store import clients, workflows
+from app.store import clients, declaration_jobs, workflows
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +52,8 @@ def migrate() -> None:
 
     logs.configure(config.settings().log_level)
     command.upgrade(Config(str(ROOT / "alembic.ini")), "head")
+    with db.transaction() as session:
+        declaration_jobs.start_charge_references(session, config.settings().declarations.charge_reference_start)
     click.echo("The schema is at its newest version.", err=True)
 
 
@@ -136,6 +138,24 @@ def show(workflow_id: UUID, as_json: bool) -> None:
     for entry in entries:
         table.add_row(entry["at"][11:23], entry["what"], entry["actor"], entry["detail"])
     _print(table)
+
+
+@main.command()
+@click.option("--line", required=True, type=click.Choice(["declarations"]), help="The line of business.")
+@click.option("--release", help="Failed under this release.")
+@click.option("--from", "failed_from", help="Failed then or later, e.g. 2026-11-20T00:00:00Z.")
+@click.option("--to", "failed_to", help="Failed before then.")
+@click.option("--error", help="With this error code, e.g. mdg-400.")
+@click.option("--client", help="Of this client.")
+@click.option("--reference", "references", multiple=True, help="With this charge reference. Repeatable.")
+@click.option("--all", "everything", is_flag=True, help="Needed where nothing else says which.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be replayed.")
+@click.option("--reason", help="Why; needed unless --dry-run.")
+def replay(line: str, **said: Any) -> None:  # noqa: ARG001 - there is one line so far
+    """Send failed work again, and watch it until it is done; Ctrl-C leaves it to the workers."""
+    from app import replay_command
+
+    replay_command.run(**said)
 
 
 def _print(table: Table) -> None:

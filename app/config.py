@@ -21,6 +21,7 @@ from app.variables import (
     CallbackTokens,
     DeletePath,
     Duration,
+    File,
     Filled,
     HttpUrl,
     Key,
@@ -190,7 +191,7 @@ class Mdg(_Group):
     variant: Literal["des", "cma"] = "des"
     path: str = ""
     body: Literal["full", "projection"] = "full"
-    ca_bundle: str = ""
+    ca_bundle: File = ""
     connect_timeout: Duration = 6
     read_timeout: Duration = 20
     total_timeout: Duration = 30
@@ -267,7 +268,7 @@ class Settings(_Group):
     soft_shutdown_seconds: Seconds = 10
     worker_concurrency: Annotated[int, Field(ge=1)] = 32
     web_concurrency: Annotated[int, Field(ge=1)] = 2
-    web_threads: Annotated[int, Field(ge=1)] = 32
+    web_threads: Annotated[int, Field(ge=1)] = 64
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     prometheus_multiproc_dir: str = ""
 
@@ -288,6 +289,8 @@ class Settings(_Group):
                 "VOUCHER_SETTLE_SECONDS must be above IMOVO_CONNECT_TIMEOUT + IMOVO_TIMEOUT, "
                 "or a late effect could be taken for none"
             )
+        if self.imovo and self.vouchers.max_waiting >= self.web_threads:
+            raise ValueError("WEB_THREADS must be above VOUCHER_MAX_WAITING, or who waits leaves no thread for others")
         return self
 
     @property

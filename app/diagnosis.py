@@ -82,5 +82,12 @@ def _overdue() -> Finding:
 
 def _lines() -> Finding:
     settings = config.settings()
-    on = [name for name, there in (("travel claims", settings.travel_pay), ("texts", settings.notify)) if there]
-    return Finding("lines", True, ", ".join(on) if on else "none is on (TRAVEL_PAY_URL is not set)")
+    lines = (
+        ("travel claims", settings.travel_pay),
+        ("texts", settings.notify),
+        ("passenger declarations", settings.mdg),
+        ("digital vouchers", settings.imovo),
+    )
+    on = [name for name, there in lines if there]
+    none = "none is on (TRAVEL_PAY_URL, MDG_URL, IMOVO_URL are not set)"
+    return Finding("lines", True, ", ".join(on) if on else none)

@@ -30,7 +30,9 @@ _SECRET = re.compile(
     """,
     re.VERBOSE,
 )
-_IDS = frozenset({"level", "logger", "timestamp", "correlation_id", "workflow", "claim", "worker", "release"})
+_IDS = frozenset(
+    {"level", "logger", "timestamp", "correlation_id", "correlationId", "workflow", "claim", "worker", "release"}
+)
 _QUIET = ("urllib3", "requests", "sqlalchemy", "kombu", "amqp", "limits")
 _OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "celery", "celery.task", "celery.redirected", "werkzeug")
 

@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _SLOW = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, float("inf"))
+_PATIENT = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400, float("inf"))
 _QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, float("inf"))
 
 
@@ -68,6 +69,45 @@ upstream_call_seconds = Histogram("upstream_call_seconds", "Duration of a call."
 upstream_not_sent = Counter("upstream_not_sent", "Calls held back.", ["upstream", "reason"])
 upstream_breaker_open = _gauge("upstream_breaker_open", "1 while the breaker is open.", ("upstream",))
 redis_away = Counter("redis_away", "Times a process went on without Redis.")
+
+# Passenger declarations (contract, section 7).
+declarations_accepted = Counter("declarations_accepted", "Declarations accepted.", ["route"])
+declarations_refused = Counter("declarations_refused", "Faults of refused bodies.", ["code"])
+declarations_payment_notices = Counter("declarations_payment_notices", "Payment notices.", ["status", "result"])
+declarations_late_payments = Counter("declarations_late_payments", "Payments for expired declarations.")
+declarations_attempts = Counter("declarations_attempts", "Attempts to submit.", ["outcome", "error"])
+declarations_payment_timeouts = Counter("declarations_payment_timeouts", "Payments that did not come.", ["action"])
+declarations_paid_to_submitted_seconds = Histogram(
+    "declarations_paid_to_submitted_seconds", "From the payment until MDG took it.", buckets=_PATIENT
+)
+declarations_replays = Counter("declarations_replays", "Failed submissions sent again.", ["trigger"])
+declarations_erased = Counter("declarations_erased", "Declarations whose personal data were erased.")
+declarations_state = _gauge("declarations_state", "Declarations by state.", ("state",))
+declarations_oldest_unsent_seconds = _gauge("declarations_oldest_unsent_seconds", "Age of the oldest paid, unsent one.")
+declarations_oldest_failed_seconds = _gauge("declarations_oldest_failed_seconds", "Age of the oldest failed one.")
+declarations_overdue = _gauge("declarations_overdue", "Paid ones that should have been sent by now.")
+declarations_mdg_odd_success = Counter("declarations_mdg_odd_success", "Successes other than 204.", ["status"])
+mdg_request_seconds = Histogram("mdg_request_seconds", "Duration of a call, by its answer.", ["status"], buckets=_SLOW)
+mdg_breaker_state = _gauge("mdg_breaker_state", "The breaker: 0 closed, 1 probing, 2 open.")
+mdg_alarm = _gauge("mdg_alarm", "1 while the latest answers of MDG call for people.", ("kind",))
+
+# Digital vouchers (contract, section 7).
+voucher_requests = Counter("voucher_requests", "Requests answered.", ["route", "status"])
+voucher_operations = Counter("voucher_operations", "Operations that ended.", ["kind", "outcome_code"])
+voucher_operation_seconds = Histogram(
+    "voucher_operation_seconds", "From accepted to ended.", ["kind"], buckets=_PATIENT
+)
+voucher_operations_open = _gauge("voucher_operations_open", "Unfinished operations by state.", ("kind", "state"))
+voucher_oldest_open_seconds = _gauge("voucher_oldest_open_seconds", "Age of the oldest unfinished operation.")
+voucher_replacements_refused = Counter("voucher_replacements_refused", "Replacements that the day rule refused.")
+voucher_joined = Counter("voucher_joined", "Requests that joined an unfinished operation.", ["kind"])
+voucher_drift = Counter("voucher_drift", "Records that turned out to be wrong.", ["reason"])
+voucher_waiting_requests = Gauge(
+    "voucher_waiting_requests", "Requests that wait for an outcome.", multiprocess_mode="livesum"
+)
+imovo_calls = Counter("imovo_calls", "Calls made.", ["call", "class", "code"])
+imovo_call_seconds = Histogram("imovo_call_seconds", "Duration of a call.", ["call"], buckets=_SLOW)
+imovo_breaker_open = _gauge("imovo_breaker_open", "1 while the breaker is open.")
 
 
 def render() -> tuple[bytes, str]:

@@ -41,7 +41,12 @@ class Ok(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing(Outcome):
-    """Only from find: the upstream shows no trace of the lost call (yet: the engine waits for the settle time)."""
+    """Only from find: the upstream shows no trace of the lost call (yet: the engine waits for the settle time).
+
+    `at_once`: even a late effect would do no harm to a repeat, so that only the back-off is waited for.
+    """
+
+    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

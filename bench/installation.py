@@ -73,7 +73,7 @@ class Installation:
             "TRAVEL_PAY_RATE_PER_MINUTE": "0",
         }
         self.start("sandbox", [sys.executable, "-m", "sandbox"])
-        self._run("migrate")
+        self.run("migrate")
         self.key = self.client("bench", "--scope", "claims", "--product", "pci")
         self._database = psycopg.connect(self.postgres.url, autocommit=True)
         wait_for(lambda: _answers(self._sandbox("ledger")), seconds=START_SECONDS, why="the sandbox answers")
@@ -88,7 +88,7 @@ class Installation:
 
     def client(self, name: str, *options: str) -> str:
         """Add a client; its key."""
-        return self._run("clients", "add", name, *options)
+        return self.run("clients", "add", name, *options)
 
     # Processes
 
@@ -124,7 +124,8 @@ class Installation:
         """Run a Python program of ours to its end; what it printed. Raises BenchFailed."""
         return self._told([BIN / "python", *arguments])
 
-    def _run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> str:
+        """Run a `throughline` command to its end; what it printed. Raises BenchFailed."""
         return self._told([BIN / "throughline", *arguments])
 
     def _told(self, command: Sequence[str | Path]) -> str:
@@ -163,18 +164,20 @@ class Installation:
 
     # The sandbox
 
-    def fault(self, **members: object) -> None:
-        self._control("POST", "faults", members)
+    def fault(self, **members: object) -> int:
+        """Set a fault; its id."""
+        return int(self.control("POST", "faults", members)["id"])
 
     def _sandbox(self, path: str) -> str:
         return f"http://127.0.0.1:{self.at.sandbox}/_/{path}"
 
     def ledger(self) -> Mapping[str, Any]:
         """Every effect at the upstreams so far."""
-        found: Mapping[str, Any] = self._control("GET", "ledger")
+        found: Mapping[str, Any] = self.control("GET", "ledger")
         return found
 
-    def _control(self, method: str, path: str, members: Mapping[str, object] | None = None) -> Any:
+    def control(self, method: str, path: str, members: Mapping[str, object] | None = None) -> Any:
+        """Ask the sandbox's control; its answer."""
         body = json.dumps(members).encode() if members is not None else None
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._sandbox(path), data=body, method=method, headers=headers)  # noqa: S310 - our own sandbox

@@ -13,7 +13,7 @@ import prometheus_client
 from celery import signals
 
 from app import config, errors, logs, queue
-from app.flows import products, sweep, worker
+from app.flows import products, replays, sweep, worker
 from tasks import beat
 
 try:
@@ -21,8 +21,16 @@ try:
 except errors.BadSettings as error:
     sys.exit(str(error))
 app.conf.update(
-    imports=["tasks.claims", "tasks.notifications", "tasks.sweeps"],
-    beat_schedule=beat.SCHEDULE,
+    imports=[
+        "tasks.claims",
+        "tasks.declarations",
+        "tasks.notifications",
+        "tasks.vouchers",
+        "tasks.declaration_jobs",
+        "tasks.voucher_jobs",
+        "tasks.sweeps",
+    ],
+    beat_schedule=beat.schedule(),
     timezone="UTC",
     task_acks_late=True,
     task_reject_on_worker_lost=False,
@@ -61,6 +69,7 @@ def _begin(**_: Any) -> None:
 @signals.worker_ready.connect
 def _ready(**_: Any) -> None:
     worker.start(sweep.sweep)
+    threading.Thread(target=replays.at_start, name="replay", daemon=True).start()
     if config.settings().metrics_port:
         prometheus_client.start_http_server(config.settings().metrics_port)
 

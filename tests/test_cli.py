@@ -284,7 +284,7 @@ def test_an_unusable_environment_is_the_only_finding_and_names_the_variable(
 def test_a_line_that_is_off_is_told_and_nothing_wrong(
     throughline: Type, set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("TRAVEL_PAY_URL", "NOTIFY_URL"):
+    for name in ("TRAVEL_PAY_URL", "NOTIFY_URL", "MDG_URL", "IMOVO_URL"):
         set_settings(**{name: ""})
     assert config.settings().travel_pay is None
     assert findings()["lines"].ok

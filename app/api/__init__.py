@@ -3,7 +3,20 @@
 from flask import Flask
 
 from app import config, logs
-from app.api import auth, checks, claims, health, idempotency, openapi, problems, receipts, request_log
+from app.api import (
+    auth,
+    checks,
+    claims,
+    declaration_replays,
+    declarations,
+    health,
+    idempotency,
+    openapi,
+    problems,
+    receipts,
+    request_log,
+    vouchers,
+)
 
 
 def create_app() -> Flask:
@@ -17,5 +30,8 @@ def create_app() -> Flask:
         part.install(app)
     app.register_api(claims.api)
     app.register_api(receipts.api)
+    app.register_api(declarations.api)
+    app.register_api(declaration_replays.api)
+    vouchers.install(app)
     auth.verify(app)
     return app

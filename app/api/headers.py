@@ -1,6 +1,7 @@
 """The headers that mean the same on every route: X-Correlation-ID, Idempotency-Key and Prefer."""
 
 import re
+from dataclasses import dataclass
 from uuid import uuid4
 
 from flask import g, request
@@ -10,6 +11,7 @@ from app import errors
 CORRELATION = r"[A-Za-z0-9._-]{1,64}"
 IDEMPOTENCY = r"[\x21-\x7e]{1,255}"
 LONGEST_WAIT = 25
+IDEMPOTENCY_METHODS = frozenset({"POST", "PUT", "DELETE"})
 
 
 def correlate() -> str:
@@ -32,7 +34,7 @@ def check_correlation_id() -> None:
 
 def check_idempotency_key() -> None:
     """400 for one that cannot be used."""
-    if request.method == "POST":
+    if request.method in IDEMPOTENCY_METHODS:
         _check("Idempotency-Key", IDEMPOTENCY, "Must be 1 to 255 visible ASCII characters.")
 
 
@@ -43,12 +45,33 @@ def _check(name: str, pattern: str, detail: str) -> None:
         raise errors.Refused(400, "invalid-request", f"The header {name} is not usable.", faults=[fault])
 
 
-def wait() -> int | None:
-    """How many seconds the caller would wait (`Prefer: wait=N`), at most 25. None: it would not, or is unreadable."""
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """What a caller prefers (RFC 7240). `wait`: seconds, at most 25; None: it does not say, or not readably."""
+
+    wait: int | None
+    respond_async: bool
+    strict: bool
+
+
+def preferences() -> Preferences:
+    """Of a preference that is given more than once the first counts; what is malformed or unknown is ignored."""
+    given: dict[str, str] = {}
     for preference in ",".join(request.headers.getlist("Prefer")).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
-        if name.strip().lower() == "wait":
-            seconds = value.strip().strip('"')
-            readable = re.fullmatch(r"0*([0-9]+)", seconds)
-            return min(int(readable[1][:9]), LONGEST_WAIT) if readable else None
-    return None
+        given.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return Preferences(
+        wait=_seconds(given.get("wait", "")),
+        respond_async=given.get("respond-async") == "",
+        strict=given.get("handling", "").lower() == "strict",
+    )
+
+
+def wait() -> int | None:
+    """How many seconds the caller would wait (`Prefer: wait=N`), at most 25. None: it would not, or is unreadable."""
+    return preferences().wait
+
+
+def _seconds(text: str) -> int | None:
+    readable = re.fullmatch(r"0*([0-9]+)", text, re.ASCII)
+    return min(int(readable[1][:9]), LONGEST_WAIT) if readable else None

@@ -7,10 +7,10 @@ from typing import Any
 from flask import Flask, Response, jsonify
 
 from app import config, db, errors, metrics, queue, states
-from app.api import auth
+from app.api import auth, declaration_gauges, voucher_gauges
 from app.store import claims, health
 
-_GAUGES_SECONDS = 10.0
+_GAUGES_SECONDS = 15.0
 _PRODUCTS = ("pci", "oh")
 
 
@@ -47,7 +47,12 @@ def readiness() -> dict[str, Any]:
         "database": database,
         "schema": schema,
         "broker": _broker(),
-        "lines": {"claims": _on(settings.travel_pay), "claims-texts": _on(settings.notify)},
+        "lines": {
+            "claims": _on(settings.travel_pay),
+            "claims-texts": _on(settings.notify),
+            "declarations": _on(settings.mdg),
+            "vouchers": _on(settings.imovo),
+        },
     }
 
 
@@ -77,7 +82,7 @@ def _broker() -> str:
 
 
 class Gauges:
-    """The gauges that only Postgres knows; read again after 10 s, by one request at a time."""
+    """The gauges that only Postgres knows; read again after 15 s, by one request at a time."""
 
     def __init__(self) -> None:
         self._due = 0.0
@@ -90,6 +95,8 @@ class Gauges:
         try:
             with db.transaction() as session:
                 standing = claims.standing(session)
+                declared = declaration_gauges.read(session)
+                requested = voucher_gauges.read(session)
             self._due = time.monotonic() + _GAUGES_SECONDS
         except Exception as error:
             if not db.unreachable(error):
@@ -98,6 +105,8 @@ class Gauges:
         finally:
             self._busy.release()
         _show(standing)
+        declaration_gauges.show(declared)
+        voucher_gauges.show(requested)
 
 
 def _show(standing: list[tuple[str, str, int, float]]) -> None:

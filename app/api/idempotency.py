@@ -1,20 +1,23 @@
 """Idempotency-Key on a request: the stored answer before anything runs, storing the answer at its end.
 
 An answer is stored in the transaction that accepts something (`keep`), else after the request. Only what a repeat must
-not do again is stored; a key whose request came to nothing may be used again.
+not do again is stored; a key whose request came to nothing may be used again. A route whose outcome may be a 5xx that
+is not stored ties its key to the operation instead (`tie`).
 """
 
 import hashlib
 from typing import Any
+from uuid import UUID
 
 from flask import Flask, Response, g, request
 
 from app import crypto, db, errors, logs
+from app.api import headers
 from app.api.auth import access, caller
 from app.store import idempotency
 from app.store.idempotency import Answer, Running
 
-_KEPT_HEADERS = ("Content-Type", "Location")
+_KEPT_HEADERS = ("Content-Type", "Link", "Location", "Retry-After")
 log = logs.get("api")
 
 
@@ -26,7 +29,7 @@ def install(app: Flask) -> None:
 def check_stored_answer() -> Response | None:
     """The answer of the first request with this key, if it has one."""
     key = request.headers.get("Idempotency-Key")
-    if key is None or request.method != "POST":
+    if key is None or request.method not in headers.IDEMPOTENCY_METHODS:
         return None
     with db.transaction() as session:
         found = idempotency.begin(session, caller().id, key, _fingerprint())
@@ -52,10 +55,41 @@ def keep(session: Any, response: Response, *, final: bool) -> None:
         return
     store = idempotency.finish if final else idempotency.promise
     if not store(session, running, _answer(response)):
-        g.idempotent = None
-        raise errors.Refused(409, "idempotency-in-progress", "The same request is being accepted by now.")
+        raise _taken_over()
     if final:
         db.after_commit(session, _done)
+
+
+def tied() -> UUID | None:
+    """The operation that the first request with this key has started or joined, where that has no stored answer."""
+    running: Running | None = g.get("idempotent")
+    return running.operation_id if running else None
+
+
+def tie(session: Any, operation_id: UUID) -> None:
+    """Tie the key to the operation that this transaction starts or joins.
+
+    Raises Refused, and so rolls back, when the same request has been taken over meanwhile.
+    """
+    running: Running | None = g.get("idempotent")
+    if running is not None and not idempotency.tie(session, running, operation_id):
+        raise _taken_over()
+
+
+def run_anew() -> None:
+    """The operation that the key is tied to came to nothing: go on as if it had never been. Raises Refused."""
+    with db.transaction() as session:
+        g.idempotent = idempotency.renew(session, g.idempotent)
+
+
+def keep_refusals() -> None:
+    """From here on a refusal of this request is stored for its key, whatever its status below 500."""
+    g.keeps_refusals = True
+
+
+def _taken_over() -> errors.Refused:
+    g.idempotent = None
+    return errors.Refused(409, "idempotency-in-progress", "The same request is being accepted by now.")
 
 
 def _done() -> None:
@@ -74,7 +108,7 @@ def _settle(response: Response) -> Response:
         return response
     try:
         with db.transaction() as session:
-            if response.status_code < 300 or response.status_code in access().kept:
+            if _is_kept(response.status_code):
                 idempotency.finish(session, running, _answer(response))
             else:
                 idempotency.give_up(session, running)
@@ -83,3 +117,7 @@ def _settle(response: Response) -> Response:
             raise
         log.warning("http.idempotency-unsettled", error_class=type(error).__name__)
     return response
+
+
+def _is_kept(status: int) -> bool:
+    return status < 300 or status in access().kept or (status < 500 and g.get("keeps_refusals", False))

@@ -212,12 +212,12 @@ class Run:
         after = held.policy.find_after if self._doubted_by(intent).find else held.policy.wait(tries)
         return self._later(work, outcome, after=after, attempt=tries, intent=intent)
 
-    def _saw_nothing(self, work: LeasedWork, outcome: Outcome) -> Next:
+    def _saw_nothing(self, work: LeasedWork, outcome: Nothing) -> Next:
         """The upstream shows no trace of the lost call: wait until it has settled, then do it again or give up."""
         held = self.held
         lost = self._how_the_lost_call_ended()
         late = held.is_past_deadline()
-        if not work.settled:
+        if not work.settled and not outcome.at_once:
             if late:
                 return self._fail(work, outcome, _undecided(lost), in_doubt=True)
             wait = max((held.settles_at() - held.seen.now).total_seconds(), 0.1)
@@ -225,6 +225,8 @@ class Run:
         limit = held.policy.attempts
         if late or (limit is not None and held.seen.attempt >= limit and not held.undoing):
             return self._fail(work, outcome, lost, in_doubt=False)
+        if outcome.at_once:
+            return self._later(work, outcome, after=held.policy.wait(held.seen.attempt), attempt=held.seen.attempt)
         return Next.AGAIN if held.settle(work, outcome) else Next.STOP
 
     def _how_the_lost_call_ended(self) -> Failure:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
-from app.flows import callbacks, claims, notifications
+from app.flows import callbacks, claims, declarations, notifications, vouchers
 from app.flows.flow import Flow
 
-FLOWS: Mapping[str, Flow] = {flow.machine.kind: flow for flow in (claims.FLOW, notifications.FLOW, callbacks.FLOW)}
+FLOWS: Mapping[str, Flow] = {
+    flow.machine.kind: flow
+    for flow in (claims.FLOW, notifications.FLOW, callbacks.FLOW, declarations.FLOW, vouchers.FLOW)
+}

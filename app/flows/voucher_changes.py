@@ -65,26 +65,24 @@ def create(subscription_id: str, body: Body) -> Change:
         raise refused(f"ratePlanName must have 1 to {_LONGEST_PLAN} characters")
     if plan not in vouchers.SCHEMES:
         raise refused(vouchers.no_scheme(plan))
-    return Change(
-        operation="create", subscription_id=subscription_id, parameters={"scheme": vouchers.SCHEMES[plan]}
-    )
+    return Change(operation="create", subscription_id=subscription_id, parameters={"scheme": vouchers.SCHEMES[plan]})
 
 
 def replace(body: Body) -> Change | Codes:
     """Routes 3 and 7. Raises Refused."""
-    id = _text(body, "subscriptionId")
-    if id is None and (body.get("cardCode") is not None or body.get("letterCode") is not None):
+    subject = _text(body, "subscriptionId")
+    if subject is None and (body.get("cardCode") is not None or body.get("letterCode") is not None):
         return _codes(body)
     flags = {name: _flag(body, name) for name in ("replaceCard", "replaceLetter")}
-    if id is None:
+    if subject is None:
         raise refused(vouchers.SUBSCRIPTION_REQUIRED)
-    subscription(id)
+    subscription(subject)
     for name, flag in flags.items():
         if flag is None:
             raise refused(vouchers.flag_required(name))
     if not any(flags.values()):
         raise refused(vouchers.NOTHING_TO_REPLACE)
-    return Change(operation="replace", subscription_id=id, parameters=flags)
+    return Change(operation="replace", subscription_id=subject, parameters=flags)
 
 
 def replace_both(subscription_id: str) -> Change:
@@ -101,18 +99,18 @@ def cancel(subscription_id: str, on: date | None = None) -> Change:
 
 def read_cancel(body: Body) -> Change:
     """Route 8. Raises Refused."""
-    id, on = _text(body, "subscriptionId"), _day(body, "cancellationDate")
-    if id is None:
+    subject, on = _text(body, "subscriptionId"), _day(body, "cancellationDate")
+    if subject is None:
         raise undecodable(vouchers.SUBSCRIPTION_REQUIRED)
-    return cancel(subscription(id), _within(on, "cancellationDate") if on else None)
+    return cancel(subscription(subject), _within(on, "cancellationDate") if on else None)
 
 
 def suspend(body: Body) -> Change:
     """Route 9. Raises Refused."""
-    id, start, end = _text(body, "subscriptionId"), _day(body, "startDate"), _day(body, "endDateExclusive")
-    if id is None:
+    subject, start, end = _text(body, "subscriptionId"), _day(body, "startDate"), _day(body, "endDateExclusive")
+    if subject is None:
         raise refused(vouchers.SUBSCRIPTION_REQUIRED)
-    subscription(id)
+    subscription(subject)
     if start is None:
         raise refused(vouchers.START_REQUIRED)
     if end is None:
@@ -122,7 +120,7 @@ def suspend(body: Body) -> Change:
     if start < vouchers.tomorrow():
         raise refused(vouchers.START_TOO_EARLY)
     shown = {"startDate": start.isoformat(), "endDateExclusive": end.isoformat()}
-    return Change(operation="suspend", subscription_id=id, parameters=shown)
+    return Change(operation="suspend", subscription_id=subject, parameters=shown)
 
 
 def _codes(body: Body) -> Codes:

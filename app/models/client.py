@@ -42,7 +42,10 @@ class Toggle(Table):
 
 
 class IdempotencyKey(Table):
-    """A request with an `Idempotency-Key`: in progress while `status` is null, then its stored answer."""
+    """A request with an `Idempotency-Key`: in progress while `status` is null, then its stored answer.
+
+    `operation_id`: the voucher operation that it has started or joined.
+    """
 
     __tablename__ = "idempotency_keys"
 
@@ -52,6 +55,7 @@ class IdempotencyKey(Table):
     status: Mapped[int | None]
     headers: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
     body: Mapped[str | None]
+    operation_id: Mapped[UUID | None]
     created_at: Mapped[NewStamp]
 
     __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)

@@ -1,12 +1,13 @@
 """Digital vouchers: the long-lived record of a subscription, its codes and suspensions, and the operations on it."""
 
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.crypto import Encrypted
 from app.models.orm import NewStamp, Stamp, Table
@@ -75,6 +76,7 @@ class VoucherOperation(Workflow):
 
     __tablename__ = "voucher_operations"
     __mapper_args__ = {"polymorphic_identity": "voucher-operation"}
+    __allow_unmapped__ = True
 
     id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"), primary_key=True)
     subscription_id: Mapped[str] = mapped_column(ForeignKey("vouchers.subscription_id"))
@@ -91,5 +93,12 @@ class VoucherOperation(Workflow):
     outcome_code: Mapped[str | None]
     answer: Mapped[dict[str, Any] | None] = mapped_column(Encrypted)
     withdrawable: Mapped[bool] = mapped_column(default=False)
+
+    # Loaded beside the row: our record as of `begun_on` (a London date), which must still be that day when a call is
+    # sent; and what the verb learned of the voucher, to be written with whatever its holder writes next.
+    voucher: Voucher
+    suspensions: Sequence[VoucherSuspension] = ()
+    begun_on: date
+    learned: Sequence[Callable[[Session, Voucher], None]] = ()
 
     __table_args__ = (UniqueConstraint("subscription_id", "sequence"),)

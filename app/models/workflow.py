@@ -91,6 +91,12 @@ class Workflow(Table):
         ),
         Index("ix_workflows_failed", "finished_at", postgresql_where=text("kind = 'declaration' AND state = 'failed'")),
         Index("ix_workflows_erasable", "finished_at", postgresql_where=text(_ERASABLE)),
+        Index("ix_workflows_declarations", "state", postgresql_where=text("kind = 'declaration'")),
+        Index(
+            "ix_workflows_declarations_erasable",
+            "finished_at",
+            postgresql_where=text("kind = 'declaration' AND state IN ('submitted', 'expired') AND erased_at IS NULL"),
+        ),
     )
 
 

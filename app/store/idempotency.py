@@ -2,8 +2,9 @@
 
 A row without a status is a request in progress; its `created_at` is the token of whoever runs it. A row may hold a
 promise before its status: what was accepted is committed, only the final answer is still waited for. A request that
-died is taken over once it is stale: from a promise follows the promised answer, never a second run. Answers are sealed,
-for they may hold personal data. Times are Postgres's.
+died is taken over once it is stale: from a promise follows the promised answer, never a second run. Or it is tied to an
+operation: then a repeat goes by what became of that, whether the first request still waits, was answered by a 5xx or
+died. Answers are sealed, for they may hold personal data. Times are Postgres's.
 """
 
 import base64
@@ -36,11 +37,15 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """This request runs now, and only its holder may store an answer: `token` guards against one that took over."""
+    """This request runs now, and only its holder may store an answer: `token` guards against one that took over.
+
+    `operation_id`: it is a repeat, of a request that is tied to this operation.
+    """
 
     client_id: UUID
     key: str
     token: datetime
+    operation_id: UUID | None = None
 
 
 def begin(session: Session, client_id: UUID, key: str, request: str) -> Running | Answer:
@@ -54,6 +59,8 @@ def begin(session: Session, client_id: UUID, key: str, request: str) -> Running 
     found = session.scalar(select(K).where(K.client_id == client_id, K.key == key))
     if found is not None and found.request != request:
         raise errors.Refused(422, "idempotency-mismatch", "This Idempotency-Key was used for another request.")
+    if found is not None and found.status is None and found.operation_id is not None:
+        return Running(client_id=client_id, key=key, token=found.created_at, operation_id=found.operation_id)
     if found is None or (found.status is None and not (found.body and _redeem(session, found))):
         raise errors.Refused(409, "idempotency-in-progress", "The first request with this key is still being accepted.")
     return Answer(status=found.status or PROMISED_STATUS, headers=found.headers or {}, body=_open(found.body or ""))
@@ -61,8 +68,9 @@ def begin(session: Session, client_id: UUID, key: str, request: str) -> Running 
 
 def _enter(session: Session, client_id: UUID, key: str, request: str) -> datetime | None:
     """The token of a new row, of one that has expired, or of one whose request died before it did anything."""
-    died = and_(K.status.is_(None), K.body.is_(None), K.created_at < _NOW - STALE, K.request == request)
-    fresh = {"request": request, "status": None, "headers": None, "body": None, "created_at": _NOW}
+    nothing = and_(K.status.is_(None), K.body.is_(None), K.operation_id.is_(None))
+    died = and_(nothing, K.created_at < _NOW - STALE, K.request == request)
+    fresh = {"request": request, **dict.fromkeys(("status", "headers", "body", "operation_id")), "created_at": _NOW}
     statement = insert(K).values(client_id=client_id, key=key, request=request)
     return session.scalar(
         statement.on_conflict_do_update(
@@ -86,6 +94,25 @@ def promise(session: Session, running: Running, answer: Answer) -> bool:
     return _hit(session, update(K).where(*_held(running.client_id, running.key, running.token)).values(**values))
 
 
+def tie(session: Session, running: Running, operation_id: UUID) -> bool:
+    """In the transaction that starts or joins an operation: from now on a repeat goes by what becomes of that.
+
+    False: somebody took over, so nothing may be accepted.
+    """
+    mine = _held(running.client_id, running.key, running.token)
+    return _hit(session, update(K).where(*mine).values(operation_id=operation_id))
+
+
+def renew(session: Session, running: Running) -> Running:
+    """Run a tied request anew, because its operation came to nothing. Raises Refused when another repeat does so."""
+    mine = _held(running.client_id, running.key, running.token)
+    again = update(K).where(*mine, K.operation_id == running.operation_id).values(operation_id=None, created_at=_NOW)
+    token = session.scalar(again.returning(K.created_at).execution_options(synchronize_session=False))
+    if token is None:
+        raise errors.Refused(409, "idempotency-in-progress", "The same request is being accepted by now.")
+    return Running(client_id=running.client_id, key=running.key, token=token)
+
+
 def finish(session: Session, running: Running, answer: Answer) -> bool:
     """Store the answer that every repeat gets from now on. False: somebody took over."""
     values = {"status": answer.status, "headers": dict(answer.headers), "body": _seal(answer.body)}
@@ -93,8 +120,11 @@ def finish(session: Session, running: Running, answer: Answer) -> bool:
 
 
 def give_up(session: Session, running: Running) -> None:
-    """No answer to keep: the same request may run again. A promise is kept, for what it tells has happened."""
-    mine = _held(running.client_id, running.key, running.token)
+    """No answer to keep: the same request may run again.
+
+    A promise is kept, for what it tells has happened, and so is the tie to an operation.
+    """
+    mine = (*_held(running.client_id, running.key, running.token), K.operation_id.is_(None))
     session.execute(update(K).where(*mine, K.body.is_not(None)).values(status=PROMISED_STATUS))
     session.execute(delete(K).where(*mine, K.body.is_(None)))
 

@@ -187,6 +187,7 @@ def upgrade() -> None:
         op.f("ix_voucher_suspensions_subscription_id"), "voucher_suspensions", ["subscription_id"], unique=False
     )
     op.add_column("calls", sa.Column("code", sa.String(), server_default="", nullable=False))
+    op.add_column("idempotency_keys", sa.Column("operation_id", sa.Uuid(), nullable=True))
     op.add_column(
         "moves", sa.Column("detail", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True)
     )
@@ -207,10 +208,34 @@ def upgrade() -> None:
             "kind = 'declaration' AND state IN ('pending-payment', 'payment-failed', 'payment-cancelled')"
         ),
     )
+    op.create_index(
+        "ix_workflows_declarations",
+        "workflows",
+        ["state"],
+        unique=False,
+        postgresql_where=sa.text("kind = 'declaration'"),
+    )
+    op.create_index(
+        "ix_workflows_declarations_erasable",
+        "workflows",
+        ["finished_at"],
+        unique=False,
+        postgresql_where=sa.text("kind = 'declaration' AND state IN ('submitted', 'expired') AND erased_at IS NULL"),
+    )
 
 
 def downgrade() -> None:
     """Back to a code that knows neither line: their rows are dropped."""
+    op.drop_index(
+        "ix_workflows_declarations_erasable",
+        table_name="workflows",
+        postgresql_where=sa.text("kind = 'declaration' AND state IN ('submitted', 'expired') AND erased_at IS NULL"),
+    )
+    op.drop_index(
+        "ix_workflows_declarations",
+        table_name="workflows",
+        postgresql_where=sa.text("kind = 'declaration'"),
+    )
     op.drop_index(
         "ix_workflows_unpaid",
         table_name="workflows",
@@ -225,6 +250,7 @@ def downgrade() -> None:
     )
     op.drop_column("workflows", "for_release")
     op.drop_column("moves", "detail")
+    op.drop_column("idempotency_keys", "operation_id")
     op.drop_column("calls", "code")
     op.drop_index(op.f("ix_voucher_suspensions_subscription_id"), table_name="voucher_suspensions")
     op.drop_table("voucher_suspensions")

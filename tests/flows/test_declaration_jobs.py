@@ -113,9 +113,19 @@ def test_the_oldest_come_first_page_by_page(set_settings: Callable[..., None], m
     ids = [declared(S.PENDING_PAYMENT, age=(20 + age) * DAYS) for age in range(5)]
     seen: list[UUID] = []
     expire = declaration_jobs._expire
-    monkeypatch.setattr(declaration_jobs, "_expire", lambda session, one: bool(seen.append(one.id)) or expire(session, one))
+    monkeypatch.setattr(
+        declaration_jobs, "_expire", lambda session, one: bool(seen.append(one.id)) or expire(session, one)
+    )
     assert declaration_jobs.time_out_payments() == 5
     assert seen == ids[::-1]
+
+
+def test_none_is_left_out_where_a_page_ends_among_rows_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declaration_jobs, "BATCH", 2)
+    for _ in range(5):
+        into_its_state_at(declared(S.PENDING_PAYMENT), NOON)
+    with time_machine.travel(NOON + timedelta(days=15), tick=False):
+        assert declaration_jobs.time_out_payments() == 5
 
 
 @pytest.mark.parametrize("action", ["log", "expire"])
@@ -151,11 +161,12 @@ def test_what_somebody_else_holds_is_skipped_and_a_payment_meanwhile_wins(set_se
     assert (got(held).state, got(free).state) == (S.PAID, S.EXPIRED)
 
 
+@pytest.mark.parametrize("action", ["log", "expire"])
 def test_a_row_is_looked_at_again_under_its_lock(
-    set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch, logged: Callable[..., Any], action: str
 ) -> None:
     """It was paid after it was found and before it was locked."""
-    set_settings(PAYMENT_TIMEOUT_ACTION="expire")
+    set_settings(PAYMENT_TIMEOUT_ACTION=action)
     one = declared(S.PENDING_PAYMENT, age=16 * DAYS)
     lock = declaration_jobs.declaration_jobs.lock
 
@@ -168,7 +179,7 @@ def test_a_row_is_looked_at_again_under_its_lock(
 
     monkeypatch.setattr(declaration_jobs.declaration_jobs, "lock", paid_before)
     assert declaration_jobs.time_out_payments() == 0
-    assert got(one).state == S.PAID
+    assert (got(one).state, got(one).payment_timed_out, logged("declarations.row-broken")) == (S.PAID, False, [])
 
 
 # What is paid and not sent
@@ -209,6 +220,7 @@ def test_what_is_personal_goes_and_the_rest_stays(state: str, logged: Callable[.
     kept = ("charge_reference", "state", "correlation_id", "created_at", "updated_at", "finished_at", "paid_at")
     assert [getattr(now, name) for name in kept] == [getattr(was, name) for name in kept]
     assert now.erased_at
+    assert now.fence == was.fence + 1
     assert history(one) == [*told, (None, None, "timer", "erased")]
     assert counted("declarations_erased_total") == before + 1
     assert len(logged("erased")) == 1

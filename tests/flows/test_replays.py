@@ -1,7 +1,7 @@
 """What failed is sent again: once per newer release by itself, and when an operator asks. Contract 2.5 and 3.5."""
 
+import importlib
 import threading
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import create_engine, select, text
 
-from app import config, db, errors, queue
-from app.flows import engine, replays, worker
+from app import db, errors, queue
+from app.flows import engine, replays
 from app.flows.replay_request import Asked
 from app.models.orm import new_id
 from app.models.replay import Audit, Replay
@@ -322,6 +322,21 @@ def test_one_broken_row_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch
     replay_id = ask()
     replays.carry(replay_id)
     assert (got(broken).state, got(sound).state, standing(replay_id)[1]) == (S.FAILED, S.PAID, 2)
+
+
+def test_the_message_lets_a_worker_begin_at_once() -> None:
+    one, jobs = failed(), importlib.import_module("tasks.declaration_jobs")
+    jobs.replays()  # whose next turn is a minute away
+    jobs.replays(str(ask()))
+    assert got(one).state == S.PAID
+
+
+def test_the_job_goes_on_with_what_is_left_and_replays_for_a_new_release() -> None:
+    asked, older = failed(error="mdg-413"), failed()
+    ask(error="mdg-413")
+    starts(NEW)
+    importlib.import_module("tasks.declaration_jobs").replays()
+    assert [got(one).for_release for one in (asked, older)] == [None, NEW]
 
 
 def test_the_message_is_a_hint_alone(monkeypatch: pytest.MonkeyPatch) -> None:

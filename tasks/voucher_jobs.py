@@ -1,0 +1,55 @@
+"""Calendar jobs of the vouchers. Each claims its tick first, so that two beats never run one twice."""
+
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from app import clock, db, queue
+from app.flows import dispatch
+from app.store import ticks, voucher_queue, vouchers
+
+CATCH_UP_SECONDS, STATES_SECONDS = 15, 900
+
+log = structlog.get_logger("sweeps")
+
+
+@queue.celery().task(name="sweeps.voucher_operations")
+def voucher_operations() -> None:
+    """Every 15 s: start operations that wait behind none, because whatever ended the one before did not."""
+    if not _is_ours("voucher-operations", CATCH_UP_SECONDS):
+        return
+    with db.transaction() as session:
+        blocked = voucher_queue.blocked(session)
+    released = 0
+    for subscription_id in blocked:
+        with db.transaction() as session:
+            vouchers.lock(session, subscription_id)
+            for operation_id in voucher_queue.release_next(session, subscription_id):
+                db.after_commit(session, partial(dispatch.enqueue, operation_id))
+                released += 1
+    if released:
+        log.warning("sweeps.voucher_operations", released=released)
+
+
+@queue.celery().task(name="sweeps.voucher_states")
+def voucher_states() -> None:
+    """Every 15 minutes: store the states that follow from the date, in batches."""
+    if not _is_ours("voucher-states", STATES_SECONDS):
+        return
+    stored = 0
+    while count := _store_some_states():
+        stored += count
+    log.info("sweeps.voucher_states", stored=stored)
+
+
+def _store_some_states() -> int:
+    with db.transaction() as session:
+        return vouchers.store_states(session)
+
+
+def _is_ours(job: str, every: int) -> bool:
+    now = clock.now()
+    due = now - timedelta(seconds=now.timestamp() % every)
+    with db.transaction() as session:
+        return ticks.claim(session, job, due.replace(microsecond=0))

@@ -1,0 +1,137 @@
+"""Requests for changes beside a worker: withdrawing at each point of a call, and races under the voucher's lock."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+
+from app import db
+from app.flows import dispatch, engine, voucher_requests
+from app.flows.voucher_changes import Change
+from app.flows.voucher_requests import Asked
+from app.models.orm import new_id
+from app.models.workflow import Workflow
+from app.store import voucher_operations
+from app.store import vouchers as records
+from sandbox import Sandbox
+from tests.flows.conftest import row
+from tests.flows.voucher_play import SUB, client_id
+
+CANCEL = Change(operation="cancel", subscription_id=SUB, parameters={"cancellationDate": None})
+CREATE = Change(operation="create", subscription_id=SUB, parameters={"scheme": "GuardianSunday"})
+
+
+@pytest.fixture(autouse=True)
+def dispatched(database: None, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    sent: list[UUID] = []
+    monkeypatch.setattr(dispatch, "enqueue", sent.append)
+    return sent
+
+
+def asked(*, strict: bool = True, tie: Any = lambda session, operation_id: None) -> Asked:
+    return Asked(client_id=client_id(), correlation_id="crm-1", urgent=True, strict=strict, tie=tie)
+
+
+def accepted(change: Change = CREATE, **more: Any) -> UUID:
+    found = voucher_requests.submit(asked(**more), change)
+    assert isinstance(found, UUID)
+    return found
+
+
+def change(operation_id: UUID, **columns: Any) -> None:
+    with db.transaction() as session:
+        session.execute(update(Workflow.__table__).where(Workflow.__table__.c.id == operation_id).values(**columns))
+
+
+def test_what_is_held_but_not_sent_is_withdrawn_and_its_holder_writes_nothing_more() -> None:
+    operation_id = accepted()
+    change(operation_id, state="running", worker=new_id(), fence=5)
+    assert voucher_requests.withdraw(operation_id).status == 503
+    found = row(operation_id)
+    assert (found.state, found.outcome_code, found.worker, found.fence) == ("failed", "withdrawn", None, 6)
+
+
+@pytest.mark.parametrize("state", ["calling", "checking"])
+def test_what_was_sent_goes_on_only_to_learn_its_outcome(state: str, dispatched: list[UUID]) -> None:
+    operation_id = accepted()
+    change(operation_id, state=state, in_doubt=True)
+    assert voucher_requests.withdraw(operation_id).status == 504
+    assert voucher_requests.withdraw(operation_id).status == 504
+    assert (row(operation_id).state, row(operation_id).asked) == (state, "withdraw")
+
+
+def test_what_is_final_is_answered_as_it_ended(upstreams: Sandbox) -> None:
+    operation_id = accepted()
+    engine.run(operation_id)
+    told = voucher_requests.withdraw(operation_id)
+    assert (told.status, told.operation_id, sorted(told.body)) == (201, operation_id, ["cardCode", "letterCode"])
+
+
+def test_a_worker_that_begins_to_call_while_it_is_withdrawn_loses_or_wins_as_a_whole(upstreams: Sandbox) -> None:
+    """Either nothing was sent and it is withdrawn, or it was sent and the caller is told that it is under way."""
+    for at in range(6):
+        change_at = Change(operation="create", subscription_id=f"{SUB}-{at}", parameters=CREATE.parameters)
+        operation_id, barrier = accepted(change_at), threading.Barrier(2)
+
+        def run(operation_id: UUID = operation_id, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            engine.run(operation_id)
+
+        with ThreadPoolExecutor(1) as worker:
+            done = worker.submit(run)
+            barrier.wait()
+            told = voucher_requests.withdraw(operation_id)
+            done.result()
+        sent = bool(upstreams.upstreams["imovo"].book.subscription(f"{SUB}-{at}"))  # type: ignore[attr-defined]
+        assert (told.status == 503) != sent, told
+
+
+def test_joining_and_withdrawing_at_once_never_withdraws_what_is_joined() -> None:
+    for at in range(6):
+        wanted = Change(operation="cancel", subscription_id=f"{SUB}-{at}", parameters=CANCEL.parameters)
+        operation_id, barrier = accepted(wanted), threading.Barrier(2)
+
+        def join(wanted: Change = wanted, barrier: threading.Barrier = barrier) -> Any:
+            barrier.wait()
+            return voucher_requests.submit(asked(strict=False), wanted)
+
+        with ThreadPoolExecutor(1) as other:
+            joined = other.submit(join)
+            barrier.wait()
+            told = voucher_requests.withdraw(operation_id)
+        is_same = joined.result() == operation_id
+        assert (told.status, row(operation_id).state) == ((504, "queued") if is_same else (503, "failed"))
+
+
+def test_a_tie_that_fails_accepts_nothing() -> None:
+    def refuse(session: db.Session, operation_id: UUID) -> None:
+        raise KeyError(operation_id)
+
+    with pytest.raises(KeyError):
+        accepted(tie=refuse)
+    with db.transaction() as session:
+        assert voucher_operations.newest_unfinished(session, SUB) is None
+        assert records.load(session, SUB) is None
+
+
+def test_a_create_owns_from_its_acceptance_and_no_longer_when_it_is_withdrawn() -> None:
+    operation_id = accepted()
+    with db.transaction() as session:
+        found = records.load(session, SUB)
+        assert found
+        assert (found.client_id, found.state) == (client_id(), "requested")
+    voucher_requests.withdraw(operation_id)
+    with db.transaction() as session:
+        found = records.load(session, SUB)
+        assert found
+        assert (found.client_id, found.state) == (None, None)
+
+
+def test_the_repeat_of_what_came_to_nothing_runs_anew() -> None:
+    operation_id = accepted()
+    assert voucher_requests.resume(asked(), operation_id) == operation_id
+    voucher_requests.withdraw(operation_id)
+    assert voucher_requests.resume(asked(), operation_id) is None

@@ -1,0 +1,63 @@
+"""The account of passenger declarations."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.storm.accounts import IN_DOUBT, MISSING, ORPHAN, Account, Row, by, only_row, was_given_up
+from tests.storm.orders import Declaration
+
+ROWS = """
+    SELECT w.*, d.charge_reference, d.number, d.attempts,
+        (SELECT count(*) FROM moves m WHERE m.workflow_id = w.id AND m.reason = 'holder died') AS deaths
+    FROM workflows w JOIN declarations d USING (id)
+"""
+
+
+def account(orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str, Any], calls: Sequence[Row]) -> Account:
+    """MDG holds a declaration exactly if its row is submitted; a paid one is; no call was made without its attempt.
+
+    MDG knows a repeat by its reference, so that its ledger shows no call too many: those are counted from `calls`.
+    """
+    told, of = Account("declarations"), by(rows, "correlation_id")
+    taken = {entry["acknowledgementReference"]: entry["count"] for entry in at["declarations"]}
+    made = Counter(_reference(call) for call in calls)
+    for order in orders:
+        accepted = order.reference is not None
+        row = only_row(told, of.get(order.name, ()), accepted=accepted, name=order.name)
+        if row is None:
+            continue
+        if accepted and order.reference != row["charge_reference"]:
+            told.add(MISSING, row["id"], "its caller was told another charge reference")
+        reference = f"{row['charge_reference']}{row['number']}"
+        _compare(told, order, row, found=taken.pop(reference, 0))
+        if made[reference] > row["attempts"]:
+            told.add(ORPHAN, row["id"], f"{made[reference]} calls, {row['attempts']} attempts were recorded")
+    for reference in taken:
+        told.add(ORPHAN, reference, "MDG has a declaration that no row accounts for")
+    return told
+
+
+def _compare(told: Account, order: Declaration, row: Row, *, found: int) -> None:
+    if row["state"] == "failed" and row["in_doubt"]:
+        if was_given_up(row):
+            told.given_up += 1
+        else:
+            told.add(IN_DOUBT, row["id"], "failed, and MDG may hold it")
+        return
+    told.counted("declarations", row["id"], found=found, expected=int(row["state"] == "submitted"))
+    planned = _planned(order)
+    if row["state"] != planned and not was_given_up(row):
+        told.add(MISSING, row["id"], f"it is {row['state']} and not {planned}")
+
+
+def _planned(order: Declaration) -> str:
+    """By what its caller knows: a notice that was answered 202 has been taken."""
+    if not any(answer.good for answer in order.answers[1:]):
+        return "pending-payment"
+    return "failed" if order.refused else "submitted"
+
+
+def _reference(call: Row) -> str:
+    body = call["body"]["simpleDeclarationRequest"]
+    return str(body["requestCommon"]["acknowledgementReference"])

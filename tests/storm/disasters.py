@@ -1,0 +1,154 @@
+"""What happens to the processes, one thing after the other, as chosen beforehand."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import redis
+
+from bench.installation import START_SECONDS, Installation, procfile, wait_for
+from tests.storm.recovery import Recovery
+
+WORKERS, BEATS = 3, 2
+QUEUES = ("waiting", "work")
+_BAG = ("kill", "kill", "kill", "stop", "redis", "flush", "postgres", "messages")
+_QUEUE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disaster:
+    """`after` so many seconds of peace; `which` of the workers (0 to 1); `seconds` it lasts, where it does."""
+
+    kind: str
+    after: float
+    which: float
+    seconds: float
+    seed: int
+
+
+def chosen(dice: random.Random) -> Iterator[Disaster]:
+    """Without end: every kind comes once before any comes anew, killed workers most."""
+    while True:
+        for kind in dice.sample(_BAG, len(_BAG)):
+            seconds = dice.uniform(5.5, 8.0) if kind == "stop" else dice.uniform(0.5, 3.0)  # beyond LEASE_DEAD_SECONDS
+            yield Disaster(
+                kind=kind, after=dice.uniform(1.0, 4.0), which=dice.random(), seconds=seconds, seed=dice.getrandbits(32)
+            )
+
+
+class Processes:
+    """The web process, workers and beats, and what befalls them.
+
+    Used by the main thread alone, which stays: the servers end with the thread that started them.
+    """
+
+    def __init__(self, on: Installation, say: Callable[[str], None]) -> None:
+        self._on, self._say = on, say
+        self.workers: list[str] = []
+        self.struck: Counter[str] = Counter()
+        self.recovery = Recovery(on.postgres.url)
+        self._started = 0
+        self._over = threading.Event()
+        self._kinds: Mapping[str, Callable[[Disaster], None]] = {
+            "kill": self._kill,
+            "stop": self._stop,
+            "redis": self._redis,
+            "flush": self._flush,
+            "postgres": self._postgres,
+            "messages": self._messages,
+        }
+
+    def start(self) -> None:
+        """Web, workers and beats, all of them ready."""
+        for _ in range(WORKERS):
+            self._start_worker()
+        for number in range(BEATS):
+            self._on.start(f"beat-{number}", ["/bin/sh", "-c", procfile("beat")])
+        self._on.start_web()
+        for name in self.workers:
+            log = self._on.log(name)
+            wait_for(lambda log=log: " ready." in log.read_text(), seconds=START_SECONDS, why="ready", log=log)  # type: ignore[misc]
+
+    def strike(self, disaster: Disaster) -> None:
+        """Wait for its time, and let it happen; returns when it is over."""
+        time.sleep(disaster.after)
+        self.struck[disaster.kind] += 1
+        self._kinds[disaster.kind](disaster)
+
+    def end(self) -> None:
+        """Kill what the storm started; nothing has to end in order."""
+        self.recovery.end()
+        for name in self.workers:
+            self._on.kill(name)
+        self.workers = []
+
+    def _start_worker(self) -> None:
+        self._started += 1
+        name = f"worker-{self._started}"
+        self._on.start(name, ["/bin/sh", "-c", procfile("worker")])
+        self.workers.append(name)
+
+    def _one(self, disaster: Disaster) -> str:
+        return self.workers[int(disaster.which * len(self.workers))]
+
+    def _kill(self, disaster: Disaster) -> None:
+        name = self._one(disaster)
+        pid, killed = self._on.pid(name), time.monotonic()
+        self._say(f"{name} is killed")
+        self._on.kill(name)
+        self.workers.remove(name)
+        self.recovery.watch(pid, killed)
+        self._start_worker()
+
+    def _stop(self, disaster: Disaster) -> None:
+        name = self._one(disaster)
+        self._say(f"{name} is stopped for {disaster.seconds:.1f} s")
+        os.killpg(self._on.pid(name), signal.SIGSTOP)
+        try:
+            time.sleep(disaster.seconds)
+        finally:
+            os.killpg(self._on.pid(name), signal.SIGCONT)
+
+    def _redis(self, disaster: Disaster) -> None:
+        self._say(f"Redis is killed, and back after {disaster.seconds:.1f} s")
+        with self.recovery.outage():
+            self._on.redis.kill()
+            time.sleep(disaster.seconds)
+            self._on.redis.start()
+
+    def _flush(self, _: Disaster) -> None:
+        self._say("Redis is flushed")
+        with self.recovery.outage(), redis.Redis.from_url(self._on.redis.url) as client:
+            client.flushall()
+
+    def _postgres(self, _: Disaster) -> None:
+        self._say("Postgres is restarted")
+        with self.recovery.outage():
+            self._on.postgres.restart_immediate()
+
+    def _messages(self, disaster: Disaster) -> None:
+        """For a while messages are lost, doubled, or put behind all others."""
+        self._say(f"messages are lost and doubled for {disaster.seconds:.1f} s")
+        dice, until, became = random.Random(disaster.seed), time.monotonic() + disaster.seconds, Counter[str]()
+        with self.recovery.outage(), redis.Redis.from_url(self._on.redis.url) as client:
+            while time.monotonic() < until:
+                found = client.brpop(QUEUES, timeout=_QUEUE_SECONDS)
+                if found:
+                    queue, message = found  # type: ignore[misc]
+                    what = dice.choice(["lost", "doubled", "moved"]) if _is_ours(message) else "kept"
+                    became[what] += 1
+                    for _ in range({"lost": 0, "doubled": 2}.get(what, 1)):
+                        client.lpush(queue, message)
+                time.sleep(0.02)
+        self._say(", ".join(f"{number} messages {what}" for what, number in became.items()) or "no messages met")
+
+
+def _is_ours(message: bytes) -> bool:
+    """Whether it is about a workflow; the clock's own messages come again by themselves much later."""
+    return not str(json.loads(message)["headers"]["task"]).startswith("sweeps.")

@@ -1,0 +1,86 @@
+"""How the upstreams behave in the storm: every fifth call goes wrong, and some refusals are certain."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.installation import Installation
+from tests.storm.orders import Claim, Declaration, Order
+
+SHARE = 0.2  # of all calls
+# Connect and read limits of 1 and 3 s; what takes effect late does so long before SETTLE, and before any back-off.
+SETTINGS: Mapping[str, str] = {
+    "WEB_CONCURRENCY": "1",
+    "WORKER_CONCURRENCY": "16",
+    "TRAVEL_PAY_CONNECT_TIMEOUT": "1",
+    "TRAVEL_PAY_READ_TIMEOUT": "3",
+    "TRAVEL_PAY_AUTH_READ_TIMEOUT": "3",
+    "TRAVEL_PAY_FIND_SECONDS": "1",
+    "TRAVEL_PAY_SETTLE_SECONDS": "5",
+    "TRAVEL_PAY_BACKOFF_SECONDS": "1",
+    "TRAVEL_PAY_BACKOFF_MAX_SECONDS": "3",
+    "TRAVEL_PAY_MAX_ATTEMPTS": "50",
+    "TRAVEL_PAY_DELETE_CLAIM_PATH": "api/v3/claims/{claimId}",
+    "NOTIFY_TIMEOUT": "3",
+    "NOTIFY_SETTLE_SECONDS": "5",
+    "NOTIFY_BACKOFF_SECONDS": "1",
+    "MDG_CONNECT_TIMEOUT": "1",
+    "MDG_READ_TIMEOUT": "3",
+    "MDG_TOTAL_TIMEOUT": "4",
+    "MDG_RETRY_BASE": "2",
+    "MDG_RETRY_CAP": "3",
+    "MDG_BREAKER_OPEN": "1",
+    "MDG_RATE_PER_SECOND": "200",
+    "MDG_MAX_IN_FLIGHT": "32",
+    "IMOVO_CONNECT_TIMEOUT": "1",
+    "IMOVO_TIMEOUT": "3",
+    "IMOVO_BREAKER_SECONDS": "1",
+    "IMOVO_RATE_PER_SECOND": "200",
+    "VOUCHER_SETTLE_SECONDS": "5",
+    "VOUCHER_BACKOFF_MAX_SECONDS": "3",
+}
+_BEYOND_LIMITS, _LATE = 4.0, 0.3
+_WRONG: Sequence[Mapping[str, Any]] = (
+    {"fault": "drop-before"},
+    {"fault": "drop-after"},
+    {"fault": "hang-after", "seconds": _BEYOND_LIMITS},
+    {"fault": "reset", "effect": True},
+    {"fault": "status", "status": 500},
+    {"fault": "status", "status": 503, "effect": True},
+    {"fault": "late", "seconds": _LATE},
+    {"fault": "malformed-json"},
+    {"fault": "broken-off"},
+    {"fault": "rate-limit", "seconds": 1, "retry_after": 1},
+)
+_FOR_EVER = 1_000_000
+
+
+def trouble(on: Installation, dice: random.Random) -> list[int]:
+    """Set the faults of the storm; their ids. One after the other is tried, so each has its share of what is left."""
+    left, ids = 1.0, []
+    for wrong in _WRONG:
+        share = SHARE / len(_WRONG)
+        ids.append(on.fault(call="*", **wrong, probability=share / left, seed=dice.getrandbits(32)))
+        left -= share
+    return ids
+
+
+def refuse(on: Installation, orders: Sequence[Order]) -> None:
+    """What is to be refused is, always, before any other fault is thought of: it never has an effect."""
+    on.control("POST", "settings", {"claim_delete": True})
+    for call, name in _refusals(orders):
+        on.fault(call=call, fault="status", status=400, times=_FOR_EVER, match={"correlation_id": name})
+
+
+def _refusals(orders: Sequence[Order]) -> Iterator[tuple[str, str]]:
+    for order in orders:
+        if isinstance(order, Claim) and order.refused:
+            yield "submit-claim", order.name
+        if isinstance(order, Declaration) and order.refused:
+            yield "submit-declaration", order.name
+
+
+def calm(on: Installation, ids: Sequence[int]) -> None:
+    """Take the faults of the storm away."""
+    for one in ids:
+        on.control("DELETE", f"faults/{one}")
