@@ -2,16 +2,17 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from app import config, db, diagnosis, errors, logs
-from app.store import clients, declaration_jobs, workflows
+from app.store import clients, declaration_jobs, names, workflows
+from app.store.workflows import Seen
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,15 +122,23 @@ def set_toggle(client: str, name: str, state: str) -> None:
 
 
 @main.command()
-@click.argument("workflow_id", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def show(workflow_id: UUID, as_json: bool) -> None:
-    """The timeline of a workflow: its moves and its upstream calls."""
+@click.argument("name", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one line per workflow.")
+def show(name: str, as_json: bool) -> None:
+    """The timeline of a workflow: its moves and its upstream calls.
+
+    ID: its own, a charge reference, or a subscription id (then its newest operations).
+    """
     with db.transaction() as session:
-        seen = workflows.read(session, workflow_id)
-        entries = [{**entry, "at": entry["at"].isoformat()} for entry in workflows.timeline(session, workflow_id)]
-    if seen is None:
-        raise click.ClickException(f"There is no workflow {workflow_id}.")
+        found = [(workflows.read(session, one), workflows.timeline(session, one)) for one in names.find(session, name)]
+    if not found:
+        raise click.ClickException(f"There is no workflow {name}, nor a charge reference or subscription of that name.")
+    for seen, timeline in found:
+        if seen:
+            _show(seen, [{**entry, "at": entry["at"].isoformat()} for entry in timeline], as_json=as_json)
+
+
+def _show(seen: Seen, entries: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": str(seen.id), "kind": seen.kind, "state": seen.state, "timeline": entries}))
         return

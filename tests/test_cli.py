@@ -14,10 +14,12 @@ from app.diagnosis import Finding
 from app.models.workflow import Worker
 from app.states import Claim as S
 from app.steps import Call
-from app.store import clients, health, workflows
+from app.store import clients, declaration_jobs, health, workflows
 from app.store.clients import Caller
 from app.store.workflows import NOW, seconds
 from local import services
+from tests.flows.declared import declared
+from tests.flows.voucher_play import cancel, create
 from tests.store.conftest import seen, workflow
 
 Type = Callable[..., Result]
@@ -122,7 +124,7 @@ def test_a_toggle_is_set_and_the_answer_stays_off_stdout(throughline: Type, stat
         (("clients", "webhook-secret", "nobody"), "There is no client nobody"),
         (("toggles", "set", "nobody", "claims", "on"), "There is no client nobody"),
         (("toggles", "set", "check-in", "sparkles", "on"), "'sparkles' is not one of"),
-        (("show", "nonsense"), "'nonsense' is not a valid UUID"),
+        (("show", "nonsense"), "There is no workflow nonsense, nor a charge reference or subscription"),
         (("show", "0197c2a4-7c1e-7b2a-9d55-3f0c8e6a1b42"), "There is no workflow 0197c2a4"),
         (("dance",), "No such command 'dance'"),
     ],
@@ -185,6 +187,16 @@ def test_a_timeline_is_shown_to_people(throughline: Type, claim: uuid.UUID) -> N
     assert "create_claim do" in shown.stdout
     assert "POST api/v3/claims: no answer, unknown, 45000 ms" in shown.stdout
     assert shown.stdout.index("create_claim do") < shown.stdout.index("appointment-found -> created")
+
+
+def test_a_timeline_is_found_by_what_people_call_the_work(throughline: Type, database: None) -> None:
+    declaration = declared()
+    with db.transaction() as session:
+        reference = declaration_jobs.load(session, declaration).charge_reference
+    assert throughline("show", reference).stdout.startswith(f"declaration {declaration}: paid")
+    operations = [create(sub="a2F5"), cancel(sub="a2F5")]
+    shown = throughline("show", "a2F5", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in shown] == [str(one) for one in operations]
 
 
 def test_a_timeline_is_shown_to_programs(throughline: Type, claim: uuid.UUID) -> None:
