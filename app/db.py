@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 @functools.cache
 def engine() -> Engine:
-    """The connection pool of this process; big enough for every thread of a worker or web process."""
-    settings = config.settings()
-    threads = max(settings.worker_concurrency, settings.web_threads)
-    url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    """The connection pool of this process; big enough for every thread of a worker, and for those of web that are not
+    waiting."""
+    threads = config.settings().worker_concurrency
+    url = make_url(config.settings().database_url).set(drivername="postgresql+psycopg")
     made = create_engine(
         url,
         pool_size=min(threads, 16),

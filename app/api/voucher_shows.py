@@ -4,7 +4,6 @@ Source: vouchers contract, section 2. The numbers are those of its routes.
 """
 
 import re
-import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -97,7 +96,7 @@ def show_history(path: SubscriptionPath, query: HistoryQuery, header: ReadHeader
 
 
 def _reader() -> Reader:
-    ends = time.monotonic() + config.settings().vouchers.wait_seconds
+    ends = voucher_waiting.arrived() + config.settings().vouchers.wait_seconds
     return Reader(client_id=auth.caller().id, correlation_id=headers.correlation_id(), ends=ends)
 
 

@@ -59,8 +59,13 @@ class Patience:
     @property
     def ends(self) -> float:
         """When the wait is over, by the monotonic clock."""
-        arrived: float = g.begun
-        return arrived + self.seconds
+        return arrived() + self.seconds
+
+
+def arrived() -> float:
+    """When the request came, by the monotonic clock."""
+    begun: float = g.begun
+    return begun
 
 
 def patience() -> Patience:

@@ -4,7 +4,7 @@ Source: vouchers contract, 2.4 and 2.6. Called with the voucher locked.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ class Answer:
     """What a request is answered with. Times in seconds; `operation_id`: the operation that it concerns."""
 
     status: int
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)
     operation_id: UUID | None = None
     age: int | None = None
     retry_after: int | None = None

@@ -48,6 +48,7 @@ def _submit(session: Session, asked: Asked, change: Change) -> Answer | UUID:
         return voucher_record.not_live(change.subscription_id)
     newest = voucher_operations.newest_unfinished(session, change.subscription_id)
     if newest and _is_the_same(newest, asked, change):
+        asked.tie(session, newest.id)
         return _join(session, asked, newest)
     return voucher_record.answer(session, voucher, change) or _accept(session, asked, voucher, change)
 
@@ -60,7 +61,6 @@ def _is_the_same(operation: VoucherOperation, asked: Asked, change: Change) -> b
 
 def _join(session: Session, asked: Asked, operation: VoucherOperation) -> UUID:
     voucher_operations.join(session, operation, urgent=asked.urgent, strict=asked.strict)
-    asked.tie(session, operation.id)
     db.after_commit(session, metrics.voucher_joined.labels(operation.operation).inc)
     if asked.urgent and operation.priority != 0:
         db.after_commit(session, partial(dispatch.enqueue, operation.id))
@@ -133,7 +133,7 @@ def _withdraw(session: Session, operation_id: UUID) -> Answer | None:
     if seen is None or operation.finished_at is not None:
         return _outcome(operation)
     undecided = voucher_record.message(504, vouchers.UNDECIDED, operation_id=operation_id)
-    if not operation.withdrawable or seen.asked:
+    if not operation.withdrawable:
         return undecided
     if seen.in_doubt:
         return undecided if workflows.ask(session, seen, "withdraw") else None

@@ -23,7 +23,7 @@ _SUSPENDED = Failure(code="currently-suspended", http_status=409, message="Anoth
 
 
 def suspend(operation: VoucherOperation, work: Work, imovo: Imovo) -> Outcome:
-    clearance(None, operation)
+    _must_lie_ahead(operation)
     if not is_live(operation) and (ended := adopted(operation, imovo)):
         return ended
     return find(operation, work, imovo)
@@ -38,11 +38,16 @@ def find(operation: VoucherOperation, work: Work, imovo: Imovo) -> Outcome:
     return _taken(operation)
 
 
-def clearance(_session: Session | None, operation: VoucherOperation) -> Mapping[str, Any]:
-    """i-Movo takes suspensions from tomorrow on. Raises Ended when the start date has passed."""
+def clearance(_session: Session, operation: VoucherOperation) -> Mapping[str, Any]:
+    """Directly before each send. Raises Ended when the start date has passed."""
+    _must_lie_ahead(operation)
+    return {}
+
+
+def _must_lie_ahead(operation: VoucherOperation) -> None:
+    """i-Movo takes suspensions from tomorrow on; what was once sent may have been taken before. Raises Ended."""
     if days(operation)[0] < vouchers.tomorrow():
         raise Ended(answers.outcome_unknown() if operation.in_doubt else answers.start_date_passed())
-    return {}
 
 
 def days(operation: VoucherOperation) -> tuple[date, date]:

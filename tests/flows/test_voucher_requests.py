@@ -35,6 +35,10 @@ def asked(*, strict: bool = True, tie: Any = lambda session, operation_id: None)
     return Asked(client_id=client_id(), correlation_id="crm-1", urgent=True, strict=strict, tie=tie)
 
 
+def refuse(_session: db.Session, operation_id: UUID) -> None:
+    raise KeyError(operation_id)
+
+
 def accepted(change: Change = CREATE, **more: Any) -> UUID:
     found = voucher_requests.submit(asked(**more), change)
     assert isinstance(found, UUID)
@@ -61,6 +65,12 @@ def test_what_was_sent_goes_on_only_to_learn_its_outcome(state: str, dispatched:
     assert voucher_requests.withdraw(operation_id).status == 504
     assert voucher_requests.withdraw(operation_id).status == 504
     assert (row(operation_id).state, row(operation_id).asked) == (state, "withdraw")
+
+
+def test_what_turned_out_to_have_had_no_effect_is_withdrawn_at_once() -> None:
+    operation_id = accepted()
+    change(operation_id, asked="withdraw")
+    assert voucher_requests.withdraw(operation_id).status == 503
 
 
 def test_what_is_final_is_answered_as_it_ended(upstreams: Sandbox) -> None:
@@ -107,9 +117,6 @@ def test_joining_and_withdrawing_at_once_never_withdraws_what_is_joined() -> Non
 
 
 def test_a_tie_that_fails_accepts_nothing() -> None:
-    def refuse(session: db.Session, operation_id: UUID) -> None:
-        raise KeyError(operation_id)
-
     with pytest.raises(KeyError):
         accepted(tie=refuse)
     with db.transaction() as session:
@@ -132,6 +139,6 @@ def test_a_create_owns_from_its_acceptance_and_no_longer_when_it_is_withdrawn() 
 
 def test_the_repeat_of_what_came_to_nothing_runs_anew() -> None:
     operation_id = accepted()
-    assert voucher_requests.resume(asked(), operation_id) == operation_id
+    assert voucher_requests.resume(asked(tie=refuse), operation_id) == operation_id, "it is tied already"
     voucher_requests.withdraw(operation_id)
     assert voucher_requests.resume(asked(), operation_id) is None

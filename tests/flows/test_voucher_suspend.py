@@ -103,6 +103,14 @@ def test_a_start_that_has_passed_is_not_sent(upstreams: Sandbox, there: None, fr
     assert (done.answer["status"], made(upstreams)) == (409, ["create-voucher"])
 
 
+def test_a_start_that_passes_while_imovo_cannot_be_reached_ends_it(upstreams: Sandbox, frozen: Any) -> None:
+    upstreams.fault(GET, "status", status=500)
+    operation = suspend(day(1), day(2))
+    assert play.once(operation).state == S.QUEUED
+    frozen.move_to(datetime(2025, 3, 30, 0, 0, tzinfo=UTC))
+    assert (carry(operation).outcome_code, made(upstreams)) == ("start-date-passed", [GET])
+
+
 def test_a_start_that_passes_while_the_outcome_is_unknown_leaves_it_open(
     upstreams: Sandbox, there: None, frozen: Any
 ) -> None:

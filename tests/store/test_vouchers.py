@@ -50,7 +50,7 @@ def operation(kind: str = "replace", state: str = S.QUEUED, *, of: str = "test",
     own = {name: more.pop(name) for name in list(more) if name in OPS.c}
     when = {} if finished else {"due_at": workflows.NEVER, "wake_at": workflows.NEVER}
     ended = {"finished_at": workflows.NOW} if finished else {}
-    operation_id = workflow(kind="voucher-operation", state=state, of=of, slot=None, **{**when, **ended, **more})
+    operation_id = workflow(kind="voucher-operation", state=state, of=of, **{"slot": None, **when, **ended, **more})
     with record() as (session, voucher):
         voucher.last_sequence += 1
         values = {"id": operation_id, "subscription_id": SUB, "sequence": voucher.last_sequence, "operation": kind}
@@ -292,6 +292,16 @@ def test_only_the_oldest_unfinished_one_is_released_and_only_once() -> None:
     assert columns(oldest)["slot"] == voucher_operations.slot_of(SUB)
     assert columns(oldest)["fence"] == 1
     assert columns(newer)["slot"] is None
+
+
+def test_nothing_is_released_while_another_one_is_at_work() -> None:
+    """An older one may have been queued again behind it."""
+    older = operation()
+    operation("cancel", S.RUNNING, slot=voucher_operations.slot_of(SUB))
+    with record() as (session, _):
+        assert voucher_queue.release_next(session, SUB) == []
+        assert voucher_queue.blocked(session) == []
+    assert columns(older)["slot"] is None
 
 
 def test_a_subscription_without_voucher_is_nobodys_when_its_create_ends() -> None:

@@ -13,6 +13,11 @@ from typing import Any
 Row = Mapping[str, Any]
 DUPLICATE, MISSING, ORPHAN, IN_DOUBT = "duplicates", "missing", "orphans", "in doubt"
 WRONGS = (DUPLICATE, MISSING, ORPHAN, IN_DOUBT)
+WORKFLOWS = """
+    SELECT id, state, correlation_id, in_doubt, finished_at, error,
+        (SELECT count(*) FROM moves m WHERE m.workflow_id = w.id AND m.reason = 'holder died') AS deaths
+    FROM workflows w
+"""
 DEATHS = 3  # in a row, in one step: then a workflow is given up
 
 

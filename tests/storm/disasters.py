@@ -17,7 +17,7 @@ from tests.storm.recovery import Recovery
 
 WORKERS, BEATS = 3, 2
 QUEUES = ("waiting", "work")
-_BAG = ("kill", "kill", "kill", "stop", "redis", "flush", "postgres", "messages")
+_BAG = ("kill", "kill", "kill", "stop", "redis", "flush", "postgres", "messages", "web")
 _QUEUE_SECONDS = 0.2
 
 
@@ -33,13 +33,13 @@ class Disaster:
 
 
 def chosen(dice: random.Random) -> Iterator[Disaster]:
-    """Without end: every kind comes once before any comes anew, killed workers most."""
+    """Without end: every kind comes once before any comes anew, killed workers most, often with time to recover."""
+    after = 1.0
     while True:
         for kind in dice.sample(_BAG, len(_BAG)):
             seconds = dice.uniform(5.5, 8.0) if kind == "stop" else dice.uniform(0.5, 3.0)  # beyond LEASE_DEAD_SECONDS
-            yield Disaster(
-                kind=kind, after=dice.uniform(1.0, 4.0), which=dice.random(), seconds=seconds, seed=dice.getrandbits(32)
-            )
+            yield Disaster(kind=kind, after=after, which=dice.random(), seconds=seconds, seed=dice.getrandbits(32))
+            after = dice.uniform(1.0, 8.0 if kind == "kill" else 4.0)
 
 
 class Processes:
@@ -62,6 +62,7 @@ class Processes:
             "flush": self._flush,
             "postgres": self._postgres,
             "messages": self._messages,
+            "web": self._web,
         }
 
     def start(self) -> None:
@@ -132,6 +133,11 @@ class Processes:
         with self.recovery.outage():
             self._on.postgres.restart_immediate()
 
+    def _web(self, _: Disaster) -> None:
+        self._say("the web process is killed")
+        self._on.kill("web")
+        self._on.start_web()
+
     def _messages(self, disaster: Disaster) -> None:
         """For a while messages are lost, doubled, or put behind all others."""
         self._say(f"messages are lost and doubled for {disaster.seconds:.1f} s")
@@ -140,7 +146,7 @@ class Processes:
             while time.monotonic() < until:
                 found = client.brpop(QUEUES, timeout=_QUEUE_SECONDS)
                 if found:
-                    queue, message = found  # type: ignore[misc]
+                    queue, message = found
                     what = dice.choice(["lost", "doubled", "moved"]) if _is_ours(message) else "kept"
                     became[what] += 1
                     for _ in range({"lost": 0, "doubled": 2}.get(what, 1)):

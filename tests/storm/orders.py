@@ -181,9 +181,8 @@ def _declaration(dice: random.Random, name: str) -> Declaration:
 
 
 def _subscription(dice: random.Random, seed: int, number: int) -> Subscription:
-    changes = ["create"]
-    for place in range(dice.randint(1, 4)):
-        changes.append(dice.choice([*REPLACES, *REPLACES, f"suspend {place}", f"suspend {place}", "create"]))
+    more = range(dice.randint(1, 4))
+    changes = ["create", *(dice.choice([*REPLACES, *REPLACES, *[f"suspend {place}"] * 2, "create"]) for place in more)]
     if dice.random() < 0.4:
         changes += [dice.choice(["cancel", "cancel later"])] * dice.choice([1, 1, 2])
     return Subscription(

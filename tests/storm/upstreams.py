@@ -40,6 +40,7 @@ SETTINGS: Mapping[str, str] = {
     "VOUCHER_BACKOFF_MAX_SECONDS": "3",
 }
 _BEYOND_LIMITS, _LATE = 4.0, 0.3
+_SLOW = {"seconds": 0.05, "max_seconds": 1.5}  # so that calls are under way when their worker dies
 _WRONG: Sequence[Mapping[str, Any]] = (
     {"fault": "drop-before"},
     {"fault": "drop-after"},
@@ -57,7 +58,7 @@ _FOR_EVER = 1_000_000
 
 def trouble(on: Installation, dice: random.Random) -> list[int]:
     """Set the faults of the storm; their ids. One after the other is tried, so each has its share of what is left."""
-    left, ids = 1.0, []
+    left, ids = 1.0, [on.fault(call="*", fault="delay", **_SLOW, seed=dice.getrandbits(32))]
     for wrong in _WRONG:
         share = SHARE / len(_WRONG)
         ids.append(on.fault(call="*", **wrong, probability=share / left, seed=dice.getrandbits(32)))

@@ -1,0 +1,30 @@
+"""Redis gone for good: claims are accepted and finished, and the queue is used again once it is back."""
+
+import time
+
+from tests.system.conftest import Installation, wait_for
+
+CLAIMS = 3
+NO_TEXT = {"phone": None}
+
+
+def test_without_redis_a_worker_takes_due_work_from_postgres_until_redis_returns(installation: Installation) -> None:
+    one = installation
+    one.start_web()
+    one.start_worker()
+    one.redis.kill()
+    begun = time.monotonic()
+    assert {one.post(number, body=NO_TEXT).status_code for number in range(CLAIMS)} == {202}
+    one.all_finished(seconds=10 - (time.monotonic() - begun))
+    assert one.effects()["submissions"] == (CLAIMS, 0)
+    assert not _is_queue_used(one)
+    one.redis.start()
+    assert one.post(CLAIMS, body=NO_TEXT).status_code == 202
+    wait_for(lambda: _is_queue_used(one), seconds=15, why="the queue is not used again")
+    one.all_finished(seconds=10); print(one.log("worker")[-6000:]); assert 0
+    assert one.effects()["submissions"] == (CLAIMS + 1, 0)
+
+
+def _is_queue_used(one: Installation) -> bool:
+    """Whether a step has come to the worker as a message."""
+    return "Task claims.authorize[" in one.log("worker")
