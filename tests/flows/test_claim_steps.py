@@ -663,8 +663,9 @@ def test_the_fifth_example_filed_elsewhere(quick: None, upstreams: Sandbox, show
 @pytest.fixture
 def from_python(environment: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any] | None]:
     """File the claim in-process; waiting costs no time. The error object, None when it was submitted."""
-    passed, real = [0.0], time.monotonic
-    monkeypatch.setattr(straight.time, "monotonic", lambda: real() + passed[0])
+    passed, monotonic, wall = [0.0], time.monotonic, time.time
+    monkeypatch.setattr(straight.time, "monotonic", lambda: monotonic() + passed[0])
+    monkeypatch.setattr(straight.time, "time", lambda: wall() + passed[0])
 
     def wait(seconds: float) -> None:
         passed[0] += seconds
