@@ -49,7 +49,7 @@ class Parent:
         self._to, self._from = self._process.stdin, self._process.stdout
 
     def run(
-        self, workflow_id: UUID, settings: Mapping[str, str], *, at: int | None, how: str = "die"
+        self, workflow_id: UUID, settings: Mapping[str, str], *, at: int | str | None, how: str = "die"
     ) -> tuple[list[str], str]:
         """Let a worker carry it, to its end or to boundary `at`. What it reached; `ended`, `died` or `stalls`."""
         self._tell({"workflow": str(workflow_id), "settings": {**QUICK, **settings}, "at": at, "how": how})
@@ -64,7 +64,7 @@ class Parent:
         return reached, "died" if code else "ended"
 
     def go_on(self) -> None:
-        """Wake all stalled workers, and wait until they have ended."""
+        """Wake the stalled workers, the first one first, and wait until each has ended."""
         self._tell("go on")
         while "went on" not in self._hear():
             pass
@@ -115,6 +115,17 @@ class Trial:
         self.parent.go_on()
         for at, (boundary, (reached, workflow_id, correlation)) in enumerate(stalled):
             self._judge(f"stall at {boundary!r}", workflow_id, correlation, reached[at] == boundary)
+
+    def overlap_at_each(self) -> None:
+        """At every boundary a worker stalls; one that took over stalls before it writes what came of its own call;
+        then the first one goes on, and after it the second."""
+        for at, boundary in enumerate(self.way()):
+            _, workflow_id, correlation = self._first(at, "stall")
+            time.sleep(STALL_SECONDS)
+            self.parent.run(workflow_id, self.scenario.settings, at="before commit", how="stall")
+            time.sleep(STALL_SECONDS)
+            self.parent.go_on()
+            self._judge(f"overlap at {boundary!r}", workflow_id, correlation)
 
     def _first(self, at: int | None, how: str) -> tuple[list[str], UUID, str]:
         """Begin anew, with a worker that dies or stalls at boundary number `at`."""

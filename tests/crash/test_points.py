@@ -33,6 +33,14 @@ def test_a_worker_may_stall_anywhere(trial: Trials, scenario: Scenario, record_p
     assert tries.wrong == []
 
 
+@pytest.mark.parametrize("scenario", [one for one in SCENARIOS if one.overlapping], ids=lambda one: one.name)
+def test_two_workers_may_be_at_it(trial: Trials, scenario: Scenario, record_property: Record) -> None:
+    tries = trial(scenario)
+    tries.overlap_at_each()
+    record_property("crash points", (scenario.name, "overlaps", *tries.row()))
+    assert tries.wrong == []
+
+
 def test_no_verb_is_left_out(trial: Trials) -> None:
     """Each step's do and find is on the way of a scenario, so that a new one cannot be forgotten."""
     reached = {boundary for scenario in SCENARIOS for boundary in trial(scenario).way()}

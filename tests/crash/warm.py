@@ -24,12 +24,12 @@ SEND_WITHIN_SECONDS = 0.15  # so that a stall outlasts these limits soon
 IDLE_MILLISECONDS = "=150"
 
 
-def listener(at: int | None, how: str, seen: list[str]) -> Callable[[str], None]:
-    """Note every boundary; at number `at` (from 0) send this process the signal."""
+def listener(at: int | str | None, how: str, seen: list[str]) -> Callable[[str], None]:
+    """Note every boundary; at number `at` (from 0), or at the first that ends so, send this process the signal."""
 
     def reached(boundary: str) -> None:
         seen.append(boundary)
-        if at is not None and len(seen) == at + 1:
+        if boundary.endswith(at) if isinstance(at, str) else at is not None and len(seen) == at + 1:
             tell({"reached": seen})
             os.kill(os.getpid(), SIGNALS[how])
 
@@ -76,10 +76,9 @@ def main() -> None:
 
 
 def go_on(stalled: list[int]) -> None:
-    """Wake all that stall, and wait until they have ended."""
+    """Wake those that stall, one after the other, and wait until each has ended."""
     for pid in stalled:
         os.kill(pid, signal.SIGCONT)
-    for pid in stalled:
         os.waitpid(pid, 0)
     stalled.clear()
     tell({"went on": True})
