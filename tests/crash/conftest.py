@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 import redis
 
+from app import boundaries
 from sandbox import Sandbox
 from tests.crash.carrying import carry
 from tests.crash.scenarios import Scenario
@@ -122,7 +123,7 @@ class Trial:
         for at, boundary in enumerate(self.way()):
             _, workflow_id, correlation = self._first(at, "stall")
             time.sleep(STALL_SECONDS)
-            self.parent.run(workflow_id, self.scenario.settings, at="before commit", how="stall")
+            self.parent.run(workflow_id, self.scenario.settings, at=boundaries.called("do"), how="stall")
             time.sleep(STALL_SECONDS)
             self.parent.go_on()
             self._judge(f"overlap at {boundary!r}", workflow_id, correlation)
