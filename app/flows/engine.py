@@ -124,6 +124,7 @@ class Run:
         try:
             return self._conclude(self.held.step, work, *self._call(self.held.step, work))
         except errors.StopAsked:
+            self.held.keep_calls(work)
             return Next.AGAIN
 
     def _find(self) -> Next:
@@ -198,7 +199,7 @@ class Run:
         after = held.policy.wait(tries) if outcome.after is None else outcome.after
         intent: Mapping[str, Any] | None = None
         if doubt:
-            intent = {**(held.seen.intent or {}), "finds": tries} if finding else held.stored_intent()
+            intent = {**(held.seen.intent or {}), "finds": tries} if finding else held.stored_intent(work)
         return self._later(work, outcome, after=after, attempt=held.seen.attempt if finding else tries, intent=intent)
 
     def _in_doubt(self, work: LeasedWork, outcome: Unknown) -> Next:
@@ -207,7 +208,7 @@ class Run:
         if held.seen.in_doubt:
             return self._try_again(work, Retry(failure=outcome.failure, values=outcome.values))
         failure = {**vars(outcome.failure), "extra": dict(outcome.failure.extra)}
-        intent = {**held.stored_intent(), "failure": failure}
+        intent = {**held.stored_intent(work), "failure": failure}
         tries = held.seen.attempt + 1
         after = held.policy.find_after if self._doubted_by(intent).find else held.policy.wait(tries)
         return self._later(work, outcome, after=after, attempt=tries, intent=intent)

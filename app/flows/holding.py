@@ -37,9 +37,10 @@ class Holding:
             self.record = self.flow.load(session, self.seen.id)
             self._must(self.record.fence == self.seen.fence)
             reason = self.flow.held(session, self.record)
-            if reason:
+        if reason:
+            with db.transaction() as session:
                 self._must(workflows.hold(session, self.seen, after=config.settings().hold_seconds))
-        if not reason:
+        else:
             self._begin()
         return reason
 
@@ -89,9 +90,10 @@ class Holding:
             self._must(workflows.renew(session, self.seen, lease=self.policy.lease))
 
     def let_go(self) -> None:
-        """An error of our own, outside of any verb: let go as it stands, and not at once again."""
-        with db.statements() as session:
-            workflows.release(session, self.seen, after=self.policy.wait(1))
+        """An error of our own, outside of any verb: let go as it stands, to be tried again like any other failure."""
+        tries = self.seen.attempt + 1
+        with db.transaction() as session:
+            workflows.release(session, self.seen, after=self.policy.wait(tries), attempt=tries)
 
     @db.persistent
     def progress(self, work: LeasedWork, outcome: Outcome) -> None:
@@ -209,13 +211,13 @@ class Holding:
                 now = workflows.now(session)
         return now >= self.seen.deadline_at
 
-    def stored_intent(self) -> dict[str, Any]:
+    def stored_intent(self, work: LeasedWork) -> dict[str, Any]:
         """The intent as it was written directly before the call. Raises LeaseLost."""
         with db.statements() as session:
             stored = workflows.read(session, self.seen.id)
-        if stored is None or stored.fence != self.seen.fence or not stored.intent:
-            raise errors.LeaseLost(str(self.seen.id))
-        return dict(stored.intent)
+        intent = stored.intent if stored and stored.fence == self.seen.fence else None
+        self._must(bool(intent), work)
+        return dict(intent or {})
 
     def _store(self, session: Session, work: LeasedWork, outcome: Outcome) -> None:
         workflows.save(session, self.flow.table, self.seen.id, outcome.values)

@@ -36,8 +36,13 @@ def sweep() -> None:
     with db.transaction() as session:
         if not workers.only_one_sweeps(session):
             return
-        for seen, died in workers.take_away(session, dead=settings.lease_dead_seconds):
+        taken = workers.take_away(session, dead=settings.lease_dead_seconds)
+        for seen, died in taken:
             _taken_away(session, seen, died=died)
+    for seen, died in taken:
+        if died and seen.crashes >= POISONED_AFTER_CRASHES:
+            _fail(seen)
+    with db.transaction() as session:
         due = workers.pick_due(session, room, again=settings.redispatch_seconds)
     if due:
         log.info("sweep.due", count=len(due))
@@ -80,12 +85,15 @@ def _taken_away(session: Session, seen: Seen, *, died: bool) -> None:
     metrics.engine_taken_away.labels("died" if died else "expired").inc()
     log.warning("sweep.taken-away", workflow=str(seen.id), kind=seen.kind, state=seen.state, died=died)
     workflows.add_event(session, seen.id, "holder died" if died else "lease ran out", actor="sweep")
-    if died and seen.crashes >= POISONED_AFTER_CRASHES:
-        try:
-            with session.begin_nested():
-                _poisoned(session, seen)
-        except Exception:  # one row that cannot even be failed must not stop the sweep of all others
-            log.exception("sweep.poisoned-stuck", workflow=str(seen.id))
+
+
+def _fail(seen: Seen) -> None:
+    """Fail the row whose holders kept dying, in a transaction of its own: it may have to wait for the line's lock."""
+    try:
+        with db.transaction() as session:
+            _poisoned(session, seen)
+    except Exception:  # one row that cannot even be failed must not stop the sweep of all others
+        log.exception("sweep.poisoned-stuck", workflow=str(seen.id))
 
 
 def _poisoned(session: Session, seen: Seen) -> None:
@@ -97,18 +105,21 @@ def _poisoned(session: Session, seen: Seen) -> None:
         message += " It is not known whether the last call took effect."
     failure = Failure(code="crashed", http_status=502, message=message)
     record = flow.load(session, seen.id)
+    flow.lock(session, record)
     ending = flow.failed(record, failure)
     columns: dict[str, Any] = (
         {}
         if flow.is_undoing(seen.state)
         else {"error": holding.error_object(step.name if step else "", failure, attempt=seen.attempt)}
     )
-    workflows.move(
+    failed = workflows.move(
         session, seen, ending.state, actor="sweep", reason="crashed",
         crashes=0,
         attempt=0 if flow.is_undoing(ending.state) else seen.attempt, deadline=ending.deadline, **columns,
         release=worker.release(),
     )  # fmt: skip
+    if not failed:  # somebody was faster
+        return
     workflows.save(session, flow.table, seen.id, ending.values)
     for name, value in ending.values.items():
         setattr(record, name, value)

@@ -11,13 +11,12 @@ from app.models.orm import NewStamp, Table, new_id
 
 
 class Replay(Table):
-    """One replay. `trigger`: `operator` or `release`; `asked_by`: the operator's name, or the release."""
+    """One replay that an operator asked for. (What a new release replays stands in the timelines alone.)"""
 
     __tablename__ = "replays"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     line: Mapped[str]
-    trigger: Mapped[str]
     asked_by: Mapped[str]
     filter: Mapped[dict[str, Any]] = mapped_column(JSONB)
     reason: Mapped[str] = mapped_column(default="")

@@ -77,7 +77,7 @@ def preview(session: Session, wanted: Filter, *, sample: int) -> tuple[int, list
 
 def add(session: Session, wanted: Filter, *, asked_by: str, reason: str, shown: dict[str, Any]) -> UUID:
     """Store a replay with all that is meant now, oldest failure first, and who asked for it. `shown`: the filter."""
-    replay = Replay(line=LINE, trigger="operator", asked_by=asked_by, filter=shown, reason=reason)
+    replay = Replay(line=LINE, asked_by=asked_by, filter=shown, reason=reason)
     session.add(replay)
     session.flush()
     before = W.c.finished_at <= replay.created_at

@@ -51,10 +51,11 @@ def _free(session: Session, held: Sequence[Seen], **values: Any) -> list[Seen]:
     rest = {seen.id: seen.machine.rest(seen.state, in_doubt=seen.in_doubt) for seen in held}
     moved = [seen for seen in held if rest[seen.id] != seen.state]
     state = case({seen.id: rest[seen.id] for seen in moved}, value=W.c.id, else_=W.c.state) if moved else W.c.state
+    since = case((W.c.id.in_([seen.id for seen in moved]), NOW), else_=W.c.updated_at)
     freed = (
         update(W)
         .where(W.c.id.in_(rest))
-        .values(worker=None, fence=W.c.fence + 1, wake_at=NOW, state=state, **values)
+        .values(worker=None, fence=W.c.fence + 1, wake_at=NOW, state=state, updated_at=since, **values)
         .returning(*_SEEN)
     )
     rows = [Seen(**row._mapping) for row in session.execute(freed)]

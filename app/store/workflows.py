@@ -1,4 +1,5 @@
-"""The engine's statements on `workflows`. `move()` alone changes the state.
+"""The engine's statements on `workflows`. `move()` alone changes the state, but for the phases of a machine that has
+them: those follow from a holder's writes (`_pass_on`) and from the end of its lease (`workers`), by the same table.
 
 Every write of a holder is guarded by state and fence as it read them; every write of somebody who does not hold the
 lease is guarded by `in_doubt` too, and adds 1 to the fence (but `ask`, which lets the holder finish its call). A
@@ -130,10 +131,10 @@ def hold(session: Session, seen: Seen, *, after: float) -> bool:
     return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, deadline_at=deadline)
 
 
-def release(session: Session, seen: Seen, *, after: float) -> bool:
+def release(session: Session, seen: Seen, *, after: float, attempt: int) -> bool:
     """Let go as it stands, intent and doubt included; due in `after` seconds."""
     to, due = seen.machine.rest(seen.state, in_doubt=seen.in_doubt), NOW + seconds(after)
-    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due)
+    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, attempt=attempt)
 
 
 def move(  # noqa: PLR0913 - everything that goes with a change of state is written with it

@@ -48,7 +48,6 @@ def upgrade() -> None:
         "replays",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("line", sa.String(), nullable=False),
-        sa.Column("trigger", sa.String(), nullable=False),
         sa.Column("asked_by", sa.String(), nullable=False),
         sa.Column("filter", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),

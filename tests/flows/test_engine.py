@@ -523,3 +523,36 @@ def test_undo_has_attempts_of_its_own(script: Script) -> None:
         perform(claim, "rollback")
         shift(claim, 1_000)
     assert row(claim).state == S.ROLLED_BACK
+
+
+def test_an_error_outside_of_any_verb_is_tried_again_later_and_later(script: Script, flow_of: Any) -> None:
+    def broken(session: Any, record: Any) -> None:
+        raise ValueError("this row cannot be read")
+
+    flow_of(held=broken)
+    claim = make()
+    waits = []
+    for tries in (1, 2, 3):
+        assert perform(claim) is False
+        after = row(claim)
+        assert (after.worker, after.attempt) == (None, tries)
+        waits.append(due_in(claim))
+        shift(claim, waits[-1] + 1)
+    assert waits[0] < waits[1] < waits[2]
+    assert script.done == []
+
+
+def test_the_calls_before_a_cancel_stopped_the_step_stay_in_the_timeline(script: Script) -> None:
+    claim = make()
+
+    def looks_first(_: Any, work: Any) -> Any:
+        work.note(Call(upstream="u", name="read", method="GET", path="x", status=200, outcome="ok", milliseconds=1))
+        write(claim, asked="cancel")
+        work.intend(0)
+
+    script.effects = False
+    script.answers["create.do"] = [looks_first]
+    perform(claim)
+    assert row(claim).state == S.CANCELLED
+    with db.transaction() as session:
+        assert [entry["what"] for entry in workflows.timeline(session, claim)][0] == "create do"

@@ -29,7 +29,7 @@ HOLDERS: dict[str, Write] = {
     "settle": lambda session, row: workflows.settle(session, row, lease=65),
     "later": lambda session, row: workflows.later(session, row, after=9, attempt=7, intent=None),
     "hold": lambda session, row: workflows.hold(session, row, after=9),
-    "release": lambda session, row: workflows.release(session, row, after=9),
+    "release": lambda session, row: workflows.release(session, row, after=9, attempt=1),
     "move": lambda session, row: workflows.move(session, row, S.CREATED, actor="worker"),
 }
 STRANGERS: dict[str, Write] = {
