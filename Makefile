@@ -10,7 +10,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --no-emit-find-links -
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install up test check format bench lock clean
+.PHONY: help install up test check format bench crash storm lock clean
 
 help: ## What can be done here
 	@echo "Throughline"
@@ -53,6 +53,12 @@ format: $(INSTALLED) ## Put the code into shape
 
 bench: $(INSTALLED) ## Run the benchmark
 	@$(BIN)/python -m bench
+
+crash: $(INSTALLED) ## Let workers die at every pair of crash points
+	@$(BIN)/pytest -n 2 --dist load -q tests/crash/pairs.py
+
+storm: $(INSTALLED) ## Let everything go wrong at once, then count: make storm SEED=1 WORKFLOWS=2000
+	@exec $(BIN)/python -m tests.storm $(if $(SEED),--seed $(SEED)) $(if $(WORKFLOWS),--workflows $(WORKFLOWS))
 
 lock: $(INSTALLED) ## Renew the pinned requirements from the .in files (UPGRADE=1 takes newer versions)
 	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)"; exit 1; }

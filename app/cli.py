@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 from rich.console import Console
@@ -150,7 +151,8 @@ def _show(seen: Seen, entries: Sequence[Mapping[str, Any]], *, as_json: bool) ->
 
 
 @main.command()
-@click.option("--line", required=True, type=click.Choice(["declarations"]), help="The line of business.")
+@click.option("--line", required=True, type=click.Choice(["declarations", "vouchers"]), help="The line of business.")
+@click.option("--operation", type=click.UUID, help="Of vouchers: the operation that failed or is unresolved.")
 @click.option("--release", help="Failed under this release.")
 @click.option("--from", "failed_from", help="Failed then or later, e.g. 2026-11-20T00:00:00Z.")
 @click.option("--to", "failed_to", help="Failed before then.")
@@ -160,11 +162,17 @@ def _show(seen: Seen, entries: Sequence[Mapping[str, Any]], *, as_json: bool) ->
 @click.option("--all", "everything", is_flag=True, help="Needed where nothing else says which.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be replayed.")
 @click.option("--reason", help="Why; needed unless --dry-run.")
-def replay(line: str, **said: Any) -> None:  # noqa: ARG001 - there is one line so far
-    """Send failed work again, and watch it until it is done; Ctrl-C leaves it to the workers."""
+def replay(line: str, operation: UUID | None, **said: Any) -> None:
+    """Send failed work again. Declarations: by filter, watched until done; Ctrl-C leaves them to the workers.
+    Vouchers: one operation; what is unresolved is looked at, not sent."""
     from app import replay_command
 
-    replay_command.run(**said)
+    if line == "vouchers":
+        replay_command.of_voucher(operation, **said)
+    elif operation:
+        raise click.UsageError("--operation: for --line vouchers.")
+    else:
+        replay_command.run(**said)
 
 
 def _print(table: Table) -> None:

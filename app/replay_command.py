@@ -1,6 +1,7 @@
-"""`throughline replay`: what the operators' route does, from the command line. Source: declarations contract, 2.5.
+"""`throughline replay`: what the operators' route does, from the command line, and one operation on a voucher.
 
-It moves the submissions itself, so it needs Postgres alone; the workers send them.
+It moves the work itself, so it needs Postgres alone; the workers carry it out. Sources: declarations contract, 2.5;
+vouchers contract, 3.1.
 """
 
 import getpass
@@ -15,11 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from app import db, fields
-from app.flows import replays
+from app.flows import replays, voucher_replay
 from app.flows.replay_request import Asked
 from app.store.replays import Counts
 
 LOOK_EVERY_SECONDS = 0.5
+MOST_REASON = 200
 _OPTIONS = {"failedFrom": "--from", "failedTo": "--to", "references": "--reference"}
 
 
@@ -39,6 +41,17 @@ def run(*, everything: bool, dry_run: bool, reason: str | None, **filters: Any) 
         click.echo("The workers go on with it.", err=True)
         counts = replays.counts(replay_id) or counts
     click.echo(_told(counts))
+
+
+def of_voucher(operation_id: UUID | None, *, dry_run: bool, reason: str | None, **others: Any) -> None:
+    """Replay one operation on a voucher. Raises click.UsageError, and what `voucher_replay.replay` raises."""
+    if operation_id is None or any(others.values()):
+        raise click.UsageError("Say which with --operation; for vouchers nothing else says which.")
+    reason = (reason or "").strip()
+    if not dry_run and not 1 <= len(reason) <= MOST_REASON:
+        raise click.UsageError(f"--reason: Must have 1 to {MOST_REASON} characters, unless --dry-run is given.")
+    state = voucher_replay.replay(operation_id, by=_operator(), reason=reason, dry_run=dry_run)
+    click.echo(f"{operation_id} {'would be' if dry_run else 'is'} {state}.")
 
 
 def _operator() -> str:

@@ -7,6 +7,7 @@ Sources: vouchers contract, 2.3 to 2.10 (texts), 2.6 (schemes), 2.7 (dates), 3.3
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from types import MappingProxyType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from app import clock, config
@@ -51,6 +52,11 @@ def lifted_at(ends_on: date) -> datetime:
 def named(kinds: Collection[str]) -> str:
     """`card`, `letter` or `card and letter`."""
     return " and ".join(kind for kind in KINDS if kind in kinds)
+
+
+def asked_kinds(parameters: Mapping[str, Any]) -> list[str]:
+    """The kinds that a replacement with these parameters is to replace."""
+    return [kind for kind in KINDS if parameters[f"replace{kind.capitalize()}"]]
 
 
 def same_scheme(one: str | None, other: str | None) -> bool:

@@ -117,6 +117,9 @@ class Installation:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
+    def runs(self, name: str) -> bool:
+        return self._processes[name].poll() is None
+
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 

@@ -6,7 +6,7 @@ from functools import partial
 import structlog
 
 from app import clock, db, queue
-from app.flows import dispatch
+from app.flows import dispatch, voucher_endings
 from app.store import ticks, voucher_queue, vouchers
 
 CATCH_UP_SECONDS, STATES_SECONDS = 15, 900
@@ -16,9 +16,11 @@ log = structlog.get_logger("sweeps")
 
 @queue.celery().task(name="sweeps.voucher_operations")
 def voucher_operations() -> None:
-    """Every 15 s: start operations that wait behind none, because whatever ended the one before did not."""
+    """Every 15 s: give up what waits behind others and whose time is up, and start operations that wait behind none,
+    because whatever ended the one before did not."""
     if not _is_ours("voucher-operations", CATCH_UP_SECONDS):
         return
+    _give_up_what_waits()
     with db.transaction() as session:
         blocked = voucher_queue.blocked(session)
     released = 0
@@ -30,6 +32,18 @@ def voucher_operations() -> None:
                 released += 1
     if released:
         log.warning("sweeps.voucher_operations", released=released)
+
+
+def _give_up_what_waits() -> None:
+    with db.transaction() as session:
+        voucher_queue.wait_along(session, by=CATCH_UP_SECONDS)
+        overdue = voucher_queue.overdue(session)
+    for subscription_id, operation_id in overdue:
+        with db.transaction() as session:
+            vouchers.lock(session, subscription_id)
+            voucher_endings.give_up(session, operation_id)
+    if overdue:
+        log.warning("sweeps.voucher_operations", overdue=len(overdue))
 
 
 @queue.celery().task(name="sweeps.voucher_states")

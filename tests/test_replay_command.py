@@ -9,9 +9,10 @@ from sqlalchemy import select, text
 
 from app import db, logs, replay_command
 from app.cli import main
-from app.flows import replays
+from app.flows import replays, voucher_endings
 from app.models.replay import Replay
 from app.store import workflows
+from tests.flows import voucher_play
 from tests.flows.declared import S, failed, got
 
 Type = Callable[..., Result]
@@ -60,7 +61,7 @@ def test_it_moves_what_failed_and_shows_how_far_it_is_until_it_is_done(replay: T
     assert worker == [got(one).charge_reference for one in reversed(ids)]
     with db.transaction() as session:
         stored = session.scalars(select(Replay)).one()
-    assert (str(stored.id), stored.reason, stored.trigger) == (first.split()[1], "port list corrected", "operator")
+    assert (str(stored.id), stored.reason) == (first.split()[1], "port list corrected")
 
 
 def test_every_filter_is_understood(replay: Type, worker: list[str]) -> None:
@@ -108,7 +109,8 @@ def test_who_has_seen_enough_leaves_it_to_the_workers(replay: Type, monkeypatch:
         (("--from", "yesterday", *WHY), "--from: Must be a moment with its zone"),
         (("--from", "2026-11-02T00:00:00Z", "--to", "2026-11-01T00:00:00Z", *WHY), "--to: Must be after failedFrom."),
         (("--reference", "XAPR0000000123", *WHY), "--reference: Must be a charge reference."),
-        (("--line", "claims", "--all", *WHY), "'claims' is not 'declarations'"),
+        (("--line", "claims", "--all", *WHY), "'claims' is not one of 'declarations', 'vouchers'"),
+        (("--all", "--operation", str(UUID(int=1)), *WHY), "--operation: for --line vouchers."),
         (("--everything",), "No such option"),
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, tuple) else None,
@@ -119,6 +121,44 @@ def test_wrong_usage_ends_with_2_and_a_sentence(replay: Type, words: tuple[str, 
     assert (answer.exit_code, answer.stdout) == (2, "")
     assert said in answer.stderr
     assert got(one).state == S.FAILED
+
+
+@pytest.fixture
+def given_up(database: None) -> UUID:
+    """An operation on a voucher that failed."""
+    operation = voucher_play.create()
+    with db.transaction() as session:
+        assert voucher_endings.give_up(session, operation)
+    return operation
+
+
+def test_an_operation_on_a_voucher_is_replayed_by_its_id(replay: Type, given_up: UUID) -> None:
+    words = ("--line", "vouchers", "--operation", str(given_up))
+    dry = replay(*words, "--dry-run")
+    assert (dry.exit_code, dry.stdout) == (0, f"{given_up} would be queued.\n")
+    answer = replay(*words, *WHY)
+    assert (answer.exit_code, answer.stdout) == (0, f"{given_up} is queued.\n")
+    again = replay(*words, *WHY)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "The operation is queued" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (WHY, "--operation"),
+        (("--operation", str(UUID(int=1))), "--reason"),
+        (("--operation", str(UUID(int=1)), "--reason", "x" * 201), "--reason"),
+        (("--operation", str(UUID(int=1)), "--reason", " "), "--reason"),
+        (("--operation", "a2F5I000003KvWxUAK", *WHY), "--operation"),
+        (("--operation", str(UUID(int=1)), "--all", *WHY), "nothing else says which"),
+        (("--operation", str(UUID(int=1)), "--client", "crm", *WHY), "nothing else says which"),
+    ],
+)
+def test_wrong_usage_for_vouchers_ends_with_2_and_a_sentence(replay: Type, words: tuple[str, ...], said: str) -> None:
+    answer = replay("--line", "vouchers", *words)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert said in answer.stderr
 
 
 def test_migrating_moves_the_charge_references_forward(

@@ -50,7 +50,7 @@ def run(verb: Verb, operation: VoucherOperation, work: Work) -> Outcome:
     settings = config.settings()
     if settings.imovo is None:
         raise errors.BadSettings("IMOVO_URL is not set")
-    imovo = Imovo(settings.imovo, time_zone=settings.vouchers.time_zone, work=work)
+    imovo = Imovo(settings.imovo, work=work)
     try:
         outcome = verb(operation, work, imovo)
     except Ended as ended:

@@ -31,7 +31,7 @@ def create(operation: VoucherOperation, work: Work, imovo: Imovo) -> Outcome:
     if gone := missing(made):
         said = answers.incomplete(operation, gone)
         return Unknown(failure=Failure(code=_INCOMPLETE, http_status=502, message=said))
-    learn(operation, records.no_longer_live)  # else i-Movo would have refused
+    learn(operation, records.not_live)  # else i-Movo would have refused
     return _adopted(operation, made)
 
 
@@ -57,7 +57,7 @@ def _adopted(operation: VoucherOperation, pair: Pair) -> Outcome:
 def _not_there(operation: VoucherOperation, read: Refused) -> Outcome:
     """Nothing to adopt: do it again, unless i-Movo had answered."""
     if read.code == "not-live":
-        learn(operation, records.no_longer_live)
+        learn(operation, records.not_live)
     lost = lost_as(operation)
     if lost and lost.code == _EXISTS:
         both = f"{lost.message or 'no reason given'}; reading it back: {read.texts or 'no reason given'}"

@@ -11,6 +11,7 @@ from uuid import UUID
 from app import clock, db, states, vouchers
 from app.db import Session
 from app.flows import voucher_reads, voucher_record
+from app.flows.voucher_calls import codes_of, missing
 from app.flows.voucher_reads import NotLive, NotShown, Unreachable
 from app.flows.voucher_record import Answer
 from app.models.voucher import Voucher
@@ -78,9 +79,9 @@ def read(reader: Reader, subscription_id: str) -> Answer:
 
 
 def _live(reader: Reader, subscription_id: str, mark: _Mark, pair: Pair) -> Answer:
-    codes = {kind: code for kind, code in (("card", pair.card), ("letter", pair.letter)) if code is not None}
-    if missing := [kind for kind in vouchers.KINDS if kind not in codes]:
-        return voucher_record.message(502, vouchers.incomplete(subscription_id, missing))
+    codes = codes_of(pair)
+    if gone := missing(pair):
+        return voucher_record.message(502, vouchers.incomplete(subscription_id, gone))
     with db.transaction() as session:
         voucher = records.lock(session, subscription_id)
         if _is_foreign(voucher, reader):

@@ -99,14 +99,12 @@ def _tried(call: Callable[[Imovo], T], work: _Reading) -> T:
 
 def _once(call: Callable[[Imovo], T], work: _Reading) -> T:
     """One try, cut off when the time is over."""
-    settings = config.settings()
-    own = settings.imovo
+    own = config.settings().imovo
     if own is None:
         raise Unreachable(AGAIN)
     left = max(work.ends - time.monotonic(), _SHORTEST)
-    cut = {"timeout": min(own.timeout, left), "connect_timeout": min(own.connect_timeout, left)}
     by = imovo.upstream(own)
-    upstream = Imovo(own.model_copy(update=cut), time_zone=settings.vouchers.time_zone, work=work, by=by)
+    upstream = Imovo(own, work=work, by=by, most=left)
     try:
         return call(upstream)
     except errors.NotSent:

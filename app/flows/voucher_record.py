@@ -105,8 +105,7 @@ def _in_step(session: Session, voucher: Voucher, change: Change) -> Answer | Non
 
 
 def _day_rule(session: Session, change: Change) -> Answer | None:
-    kinds = [kind for kind in vouchers.KINDS if change.parameters[f"replace{kind.capitalize()}"]]
-    today = vouchers.today()
+    kinds, today = vouchers.asked_kinds(change.parameters), vouchers.today()
     used = records.used_up(session, change.subscription_id, kinds, today)
     if not used:
         return None

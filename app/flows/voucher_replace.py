@@ -23,7 +23,7 @@ _EXISTS = "already-exists"
 
 
 def replace(operation: VoucherOperation, work: Work, imovo: Imovo) -> Outcome:
-    kinds, lost_before = asked_kinds(operation), operation.lost_sends > 0
+    kinds, lost_before = vouchers.asked_kinds(operation.parameters), operation.lost_sends > 0
     try:
         shown = ask(lambda: imovo.get(operation.subscription_id))
     except Refused as refused:
@@ -41,7 +41,7 @@ def replace(operation: VoucherOperation, work: Work, imovo: Imovo) -> Outcome:
 
 def clearance(session: Session, operation: VoucherOperation) -> Mapping[str, Any]:
     """The day rule (5.3), and what is stored with the intent. Raises Ended when a kind is used up."""
-    kinds, day = asked_kinds(operation), vouchers.today()
+    kinds, day = vouchers.asked_kinds(operation.parameters), vouchers.today()
     used_up = records.used_up(session, operation.subscription_id, kinds, day, besides=operation.id)
     if used_up:
         metrics.voucher_replacements_refused.inc()
@@ -55,23 +55,19 @@ def counting(kinds: Collection[str]) -> dict[str, bool]:
     return {f"counts_{kind}": kind in kinds for kind in vouchers.KINDS}
 
 
-def asked_kinds(operation: VoucherOperation) -> list[str]:
-    return [kind for kind in vouchers.KINDS if operation.parameters[f"replace{kind.capitalize()}"]]
-
-
 def _no_baseline(operation: VoucherOperation, refused: Refused) -> Outcome:
     lost_before = operation.lost_sends > 0
     if refused.code != "not-live":
         return again(refused) if lost_before else answers.refused(operation, refused.texts)
     learn(operation, records.not_live)
     if lost_before:
-        message = answers.incomplete(operation, asked_kinds(operation))
-        return answers.unresolved("incomplete-answer", message)
+        kinds = vouchers.asked_kinds(operation.parameters)
+        return answers.unresolved("incomplete-answer", answers.incomplete(operation, kinds), counting(kinds))
     return answers.not_live(operation)
 
 
 def _send(operation: VoucherOperation, imovo: Imovo) -> Outcome:
-    kinds = asked_kinds(operation)
+    kinds = vouchers.asked_kinds(operation.parameters)
     card, letter = "card" in kinds, "letter" in kinds
     try:
         answer = ask(lambda: imovo.replace(operation.subscription_id, card=card, letter=letter))
@@ -107,7 +103,7 @@ def _judge(
     operation: VoucherOperation, shown: Pair | None, *, conclusive: bool, lost: Failure | None = None
 ) -> Outcome:
     """Table 5.4. `conclusive`: what has not changed by now counts as unchanged. `lost`: what is known of the call."""
-    kinds = set(asked_kinds(operation))
+    kinds = set(vouchers.asked_kinds(operation.parameters))
     changed, gone = _changed(operation, shown), missing(shown, kinds)
     if shown and changed == kinds:
         return _replaced(operation, shown)
@@ -126,12 +122,14 @@ def _judge(
 def _changed(operation: VoucherOperation, shown: Pair | None) -> set[str]:
     """The requested kinds that are live with another code than before."""
     before, now = operation.baseline or {}, codes_of(shown)
-    return {kind for kind in asked_kinds(operation) if kind in now and now[kind] != before.get(kind)}
+    return {
+        kind for kind in vouchers.asked_kinds(operation.parameters) if kind in now and now[kind] != before.get(kind)
+    }
 
 
 def _replaced(operation: VoucherOperation, shown: Pair) -> Outcome:
     _take(operation, shown)
-    codes, kinds = codes_of(shown), asked_kinds(operation)
+    codes, kinds = codes_of(shown), vouchers.asked_kinds(operation.parameters)
     done = answers.done(operation, {kind: codes[kind] for kind in kinds})
     return dataclasses.replace(done, values={**done.values, **counting(kinds)})  # also what took effect late
 
@@ -145,7 +143,7 @@ def _partly(operation: VoucherOperation, shown: Pair | None, changed: set[str], 
     counts = counting(changed | gone)
     if gone:
         return answers.unresolved("incomplete-answer", answers.incomplete(operation, gone), counts)
-    unchanged = set(asked_kinds(operation)) - changed
+    unchanged = set(vouchers.asked_kinds(operation.parameters)) - changed
     return answers.unresolved("unchanged-codes", vouchers.unchanged(unchanged), counts)
 
 
@@ -155,7 +153,7 @@ def _take(operation: VoucherOperation, shown: Pair) -> None:
     if operation.counted_on:
         learn(operation, partial(records.replaced, on=operation.counted_on))
     before, now = operation.baseline or {}, codes_of(shown)
-    others = set(now) & set(before) - set(asked_kinds(operation))
+    others = set(now) & set(before) - set(vouchers.asked_kinds(operation.parameters))
     if any(now[kind] != before[kind] for kind in others):
         learn(operation, _unasked)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app import db, metrics, vouchers
 from app.db import Session
-from app.flows import dispatch, lines, voucher_record
+from app.flows import dispatch, lines, voucher_endings, voucher_record
 from app.flows.voucher_changes import Change, Codes
 from app.flows.voucher_record import Answer
 from app.models.voucher import Voucher, VoucherOperation
@@ -137,20 +137,9 @@ def _withdraw(session: Session, operation_id: UUID) -> Answer | None:
         return undecided
     if seen.in_doubt:
         return undecided if workflows.ask(session, seen, "withdraw") else None
-    flow = lines.FLOWS[seen.kind]
-    operation = flow.load(session, operation_id)
-    operation.asked = "withdraw"
-    session.expunge(operation)
-    ending = flow.asked(operation)
-    if not workflows.move(
-        session, seen, ending.state, actor="client", reason="withdrawn", holder=False, asked="withdraw"
-    ):
-        return None
-    for name, value in ending.values.items():
-        setattr(operation, name, value)
-    workflows.save(session, VoucherOperation, operation_id, ending.values)
-    dispatch.follow_up(session, seen.kind, operation, ending.state)
-    return _outcome(operation)
+    ending = lines.FLOWS[seen.kind].asked(operation)
+    ended = voucher_endings.end(session, operation, seen, ending, actor="client", reason="withdrawn")
+    return _outcome(operation) if ended else None
 
 
 def _locked(session: Session, operation_id: UUID) -> VoucherOperation:

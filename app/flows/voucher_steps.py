@@ -8,7 +8,10 @@ from app.db import Session
 from app.flows import voucher_calls, voucher_cancel, voucher_create, voucher_replace, voucher_suspend
 from app.flows.voucher_calls import Verb
 from app.models.voucher import VoucherOperation
-from app.steps import Outcome, Work
+from app.steps import Ended, Failure, Outcome, Retry, Work
+from app.store import workflows
+
+_TOO_LATE = Failure(code="deadline-exceeded", http_status=503, message="The time for it was up before it was sent.")
 
 _DO: Mapping[str, Verb] = {
     "create": voucher_create.create,
@@ -39,7 +42,12 @@ def find(operation: VoucherOperation, work: Work) -> Outcome:
 
 
 def clear(session: Session, operation: VoucherOperation) -> Mapping[str, Any]:
-    """What is stored with the intent of each call. Raises Ended or NotSent: nothing is sent."""
+    """What is stored with the intent of each call. Raises Ended or NotSent: nothing is sent.
+
+    After the time to give up only what is in doubt is sent again, to learn its outcome (contract 3.1).
+    """
+    if not operation.in_doubt and operation.deadline_at and workflows.now(session) >= operation.deadline_at:
+        raise Ended(Retry(failure=_TOO_LATE))
     if vouchers.today() != operation.begun_on:
         raise errors.NotSent("another day has begun")
     rule = _RULES.get(operation.operation)

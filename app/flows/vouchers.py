@@ -109,7 +109,7 @@ def _ids(operation: VoucherOperation) -> dict[str, Any]:
         "operation_id": str(operation.id),
         "subscription_id": operation.subscription_id,
         "kind": operation.operation,
-        "client": str(operation.client_id),
+        "client_id": str(operation.client_id),
         "correlation_id": operation.correlation_id,
     }
 

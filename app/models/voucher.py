@@ -17,7 +17,8 @@ from app.models.workflow import Workflow
 class Voucher(Table):
     """What we know of one subscription's voucher. The row's lock is the subscription's lock.
 
-    `state` null: nothing known (an operation may be on its way). `stored_state` is derived from dates when read.
+    `state` null: nothing known (an operation may be on its way); else as stored last: the present one is derived from
+    dates when read. `state_before`: what `requested` goes back to when the create comes to nothing.
     """
 
     __tablename__ = "vouchers"

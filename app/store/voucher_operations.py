@@ -5,10 +5,10 @@ Whoever accepts, joins or withdraws holds the lock on the subscription's voucher
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, Table, case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, case, func, insert, null, or_, select, update
 from sqlalchemy.orm import Session, aliased, defer
 
 from app import config, states
@@ -21,6 +21,7 @@ Op = VoucherOperation
 _OWN: Table = VoucherOperation.__table__  # type: ignore[assignment]
 _UNSEALED = tuple(defer(column, raiseload=True) for column in (Op.baseline, Op.answer))
 _QUEUED = states.VoucherOperation.QUEUED
+T = TypeVar("T", str, ColumnElement[str])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,9 @@ class Standing:
         return states.VOUCHER_OPERATION.is_finished(self.state)
 
 
-def slot_of(subscription_id: str) -> str:
-    """What only the oldest unfinished operation of a subscription holds."""
-    return f"voucher:{subscription_id}"
+def slot_of(subscription_id: T) -> T:
+    """What only the oldest unfinished operation of a subscription holds; also as SQL."""
+    return "voucher:" + subscription_id
 
 
 def accept(session: Session, voucher: Voucher, new: NewOperation) -> UUID:
@@ -83,9 +84,24 @@ def join(session: Session, operation: VoucherOperation, *, urgent: bool, strict:
     values: dict[str, Any] = {"priority": 0} if urgent else {}
     if not strict:
         session.execute(update(_OWN).where(_OWN.c.id == operation.id).values(withdrawable=False))
+        _take_back(session, operation.id)
         values |= {"asked": null()}
     if values:
         session.execute(update(W).where(W.c.id == operation.id, W.c.finished_at.is_(None)).values(**values))
+
+
+def _take_back(session: Session, operation_id: UUID) -> None:
+    """What is to be withdrawn and not in doubt, its holder may be withdrawing right now: he may write no more."""
+    withdrawn = (W.c.asked.is_not(None), W.c.in_doubt.is_(False), W.c.finished_at.is_(None))
+    state = session.scalar(select(W.c.state).where(W.c.id == operation_id, *withdrawn).with_for_update())
+    if state is None:
+        return
+    rest = states.VOUCHER_OPERATION.rest(state, in_doubt=False)
+    free = {"state": rest, "worker": None, "fence": W.c.fence + 1, "due_at": NOW, "wake_at": NOW}
+    session.execute(update(W).where(W.c.id == operation_id).values(**free))
+    if rest != state:
+        row = {"workflow_id": operation_id, "of": state, "to": rest, "actor": "client", "reason": "joined"}
+        session.execute(insert(Move).values(**row))
 
 
 def newest_unfinished(session: Session, subscription_id: str) -> VoucherOperation | None:

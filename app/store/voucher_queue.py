@@ -6,10 +6,11 @@ The caller holds the lock on the subscription's voucher, but for the questions a
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy import and_, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app import config, states, vouchers
+from app.models.client import Toggle
 from app.models.voucher import Voucher, VoucherOperation
 from app.store import vouchers as records
 from app.store.voucher_operations import slot_of
@@ -18,6 +19,8 @@ from app.store.workflows import NEVER, NOW, W, seconds
 
 S, V = states.VoucherOperation, states.Voucher
 _SWEPT_AT_ONCE = 500
+_WAITING = (W.c.kind == states.VOUCHER_OPERATION.kind, W.c.wake_at == NEVER)
+_IS_ON = exists().where(Toggle.client_id == W.c.client_id, Toggle.name == "vouchers", Toggle.on == true())
 
 
 def load(session: Session, operation_id: UUID) -> VoucherOperation:
@@ -83,10 +86,28 @@ def release_next(session: Session, subscription_id: str) -> Sequence[UUID]:
 def blocked(session: Session) -> Sequence[str]:
     """Subscriptions whose operations wait behind none: what released the next one did not happen."""
     taken = W.alias()
-    free = ~exists().where(taken.c.slot == "voucher:" + OPS.c.subscription_id)
-    waiting = select(OPS.c.subscription_id).join(W, W.c.id == OPS.c.id)
-    waiting = waiting.where(W.c.kind == states.VOUCHER_OPERATION.kind, W.c.wake_at == NEVER, free)
+    free = ~exists().where(taken.c.slot == slot_of(OPS.c.subscription_id))
+    waiting = select(OPS.c.subscription_id).join(W, W.c.id == OPS.c.id).where(*_WAITING, free)
     return session.scalars(waiting.distinct().limit(_SWEPT_AT_ONCE)).all()
+
+
+def wait_along(session: Session, *, by: float) -> None:
+    """What waits behind others for a client whose toggle is off, or while the line is off, loses no time: so many
+    seconds more. (Who is first has its deadline moved by its holders.)"""
+    off = select(W.c.id).where(*_WAITING).with_for_update(skip_locked=True)
+    if config.settings().imovo is not None:
+        off = off.where(~_IS_ON)
+    later = update(W).where(W.c.id.in_(off))
+    session.execute(later.values(deadline_at=W.c.deadline_at + seconds(by)))
+
+
+def overdue(session: Session) -> Sequence[tuple[str, UUID]]:
+    """Operations that wait behind others and whose time is up, with their subscriptions; none while they are off."""
+    if config.settings().imovo is None:
+        return []
+    found = select(OPS.c.subscription_id, W.c.id).join(W, W.c.id == OPS.c.id)
+    found = found.where(*_WAITING, _IS_ON, W.c.deadline_at <= NOW).order_by(W.c.deadline_at)
+    return [(row[0], row[1]) for row in session.execute(found.limit(_SWEPT_AT_ONCE))]
 
 
 def put_off(session: Session, operation_id: UUID, *, by: float) -> None:

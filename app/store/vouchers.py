@@ -140,16 +140,19 @@ def code_hash(kind: str, code: str) -> str:
 
 
 def not_live(session: Session, voucher: Voucher) -> None:
-    """i-Movo has no live voucher: the record is cancelled; that it called one live is drift."""
+    """i-Movo has no live voucher: the record is cancelled; that it called one live is drift.
+
+    What an unfinished create has requested stays requested, until that one ends.
+    """
     if is_live(voucher):
         count_drift(session, "not-live")
-    cancelled(session, voucher)
+    if voucher.state != V.REQUESTED or not _is_being_created(session, voucher):
+        cancelled(session, voucher)
 
 
-def no_longer_live(session: Session, voucher: Voucher) -> None:
-    """As `not_live`, while a create goes on: what was requested stays requested."""
-    if is_live(voucher):
-        not_live(session, voucher)
+def _is_being_created(session: Session, voucher: Voucher) -> bool:
+    creates = (OPS.c.subscription_id == voucher.subscription_id, OPS.c.operation == "create")
+    return bool(session.scalar(select(exists().where(OPS.c.id == W.c.id, *creates, W.c.finished_at.is_(None)))))
 
 
 def cancelled(_session: Session, voucher: Voucher) -> None:

@@ -4,13 +4,13 @@ Every call is a GET, also one with effects, and none is ever made again by itsel
 """
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
-from app import clock, config, logs, metrics, steps
+from app import config, logs, metrics, steps, vouchers
 from app.upstreams import addresses, breaker, http, outcomes, shared
 from app.upstreams import imovo_answers as answers
 from app.upstreams.imovo_answers import Pair, Redemption
@@ -27,21 +27,21 @@ class Imovo:
     Every verb raises Failed when it has no success to return: a refusal is Rejected with code `already-exists`,
     `not-live`, `holiday-conflict` or `refused`, its `failure.message` i-Movo's texts as they may be shown ("" without).
     A Retry's `after` is what i-Movo asked for: a lower bound. Raises NotSent, and what `work` raises. `by`: the way
-    to i-Movo, else that of this process.
+    to i-Movo, else that of this process. `most`: seconds for a whole call, connecting included, if less than set.
     """
 
     def __init__(
-        self, settings: config.Imovo, *, time_zone: str, work: steps.Work, by: http.Upstream | None = None
+        self, settings: config.Imovo, *, work: steps.Work, by: http.Upstream | None = None, most: float = math.inf
     ) -> None:
         self._settings = settings
-        self._time_zone = time_zone
         self._work = work
+        self._most = most
         self._upstream = by or upstream(settings)
 
     def create(self, subscription_id: str, scheme: str) -> Pair:
         """Issue a voucher that starts tomorrow."""
-        start = tomorrow(self._time_zone)
-        query = {"SubscriptionId": subscription_id, "SchemeName": scheme, "StartDate": start.isoformat()}
+        start = vouchers.tomorrow().isoformat()
+        query = {"SubscriptionId": subscription_id, "SchemeName": scheme, "StartDate": start}
         return self._send("create", "RequestSubscriptionVouchers", query, answers.pair(subscription_id))
 
     def get(self, subscription_id: str) -> Pair:
@@ -87,16 +87,11 @@ class Imovo:
             query=query,
             headers={"X-API-KEY": settings.api_key.get_secret_value()},
             effect=effect,
-            connect=settings.connect_timeout,
+            connect=min(settings.connect_timeout, self._most),
             read=settings.timeout,
-            whole=settings.connect_timeout + settings.timeout,
+            whole=min(settings.connect_timeout + settings.timeout, self._most),
         )
         return self._upstream.send(self._work, request, answers.understood(read, reading=request.safe))
-
-
-def tomorrow(time_zone: str) -> date:
-    """The day after today in this time zone."""
-    return clock.now().astimezone(ZoneInfo(time_zone)).date() + _DAY
 
 
 def last_active_day(first_day_without: date) -> date:

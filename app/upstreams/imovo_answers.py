@@ -4,8 +4,8 @@ An answer is nothing until its flag, its shape and its id were checked; an error
 """
 
 import dataclasses
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from app.upstreams.answers import Answer
 T = TypeVar("T")
 _CODE = re.compile(r"[0-9]{1,32}", re.ASCII)
 _MANY_DIGITS = re.compile(r"\d{6,}")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # what Postgres, or UTF-8, cannot hold
 _SHOWN = 500
 _HTTP_STATUS = {"already-exists": 409, "not-live": 404, "holiday-conflict": 409, "refused": 502}
 # Phrase, code, and whether it is known on reads (get, history) alone.
@@ -79,7 +80,9 @@ def shown(texts: Sequence[str]) -> str:
 def _errors(document: Any) -> list[str] | None:
     """The texts of an error body; None where it is none."""
     texts = document.get("errorMessages") if _flag(document) is False else None
-    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return None
+    return [_UNSTORABLE.sub("", text) for text in texts]
 
 
 def _flag(document: Any) -> bool | None:
@@ -202,7 +205,7 @@ def _objects(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def _text(document: Mapping[str, Any], name: str) -> str:
     found = document.get(name)
-    if not isinstance(found, str):
+    if not isinstance(found, str) or _UNSTORABLE.search(found):
         raise outcomes.NotUnderstood
     return found
 
@@ -215,7 +218,7 @@ def _text_or_null(document: Mapping[str, Any], name: str) -> str | None:
 
 def _number(document: Mapping[str, Any], name: str) -> float:
     found = document.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= sys.float_info.max:
         raise outcomes.NotUnderstood
     return found
 

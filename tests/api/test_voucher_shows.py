@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import timedelta
 
 import pytest
@@ -87,6 +88,23 @@ def test_what_was_live_here_and_is_not_there_is_cancelled_and_drift(ask, at_work
     assert record().state == "cancelled"
     assert ask("GET", f"/{SUB}").status_code == 404
     assert reads(at_work) == 1
+
+
+@pytest.mark.parametrize(("left", "connect", "whole"), [(2.0, 2.0, 2.0), (4.0, 3.0, 4.0), (60.0, 3.0, 18.0)])
+def test_connecting_and_reading_together_take_no_more_than_what_is_left(imovo, monkeypatch, left, connect, whole):
+    class Way:
+        def send(self, work, request, understand):
+            asked.append(request)
+            raise errors.NotSent("breaker")
+
+        def open_for(self):
+            return 0
+
+    asked = []
+    monkeypatch.setattr(upstream, "upstream", lambda settings: Way())
+    with pytest.raises(voucher_reads.Unreachable):
+        voucher_reads.voucher(SUB, correlation_id="crm-1", ends=time.monotonic() + left)
+    assert (asked[0].connect, asked[0].whole) == (pytest.approx(connect, abs=0.2), pytest.approx(whole, abs=0.2))
 
 
 def test_an_unknown_subscription_leaves_no_record(ask, imovo):

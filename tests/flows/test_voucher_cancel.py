@@ -1,7 +1,9 @@
 """Cancelling, at once or from a date on: done twice it does no harm. Contract 2.7, 5.2."""
 
-from datetime import date, datetime
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import time_machine
@@ -141,6 +143,27 @@ def test_not_live_after_a_create_of_unknown_outcome_is_an_error(upstreams: Sandb
     assert carry(create()).state == S.UNRESOLVED
     assert carry(cancel()).outcome_code == "not-live"
     assert play.voucher().state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        cancel,
+        lambda: cancel(FAR),
+        play.replace,
+        lambda: play.suspend(FAR, FAR + timedelta(days=1)),
+    ],
+)
+def test_what_finds_nothing_leaves_to_a_create_behind_it_what_that_has_requested(
+    upstreams: Sandbox, first: Callable[[], UUID]
+) -> None:
+    """When the create is refused nobody owns what never was."""
+    upstreams.fault("create-voucher", "refused", times=1)
+    before, made_new = first(), create()
+    assert carry(before).outcome_code == "not-live"
+    assert (play.voucher().state, play.voucher().state_before) == ("requested", None)
+    assert carry(made_new).outcome_code == "refused"
+    assert (play.voucher().state, play.voucher().client_id) == (None, None)
 
 
 def test_a_voucher_we_did_not_know_is_cancelled_at_once_and_is_ours(upstreams: Sandbox) -> None:

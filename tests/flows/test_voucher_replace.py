@@ -239,6 +239,17 @@ def test_what_is_not_live_after_a_lost_one_is_looked_at_again(upstreams: Sandbox
     assert carry(operation).outcome_code == "done"
 
 
+def test_what_is_gone_before_it_is_sent_again_is_open_and_counts(upstreams: Sandbox, before: dict[str, str]) -> None:
+    upstreams.fault(REPLACE, "drop-before", times=1)
+    operation = replace(CARD)
+    carry_first(operation)
+    play.let_pass(operation)
+    assert (play.once(operation).state, counted()) == (S.QUEUED, set())
+    upstreams.fault(GET, "refused", texts=["Subscription not found"])
+    done = carry(operation)
+    assert (done.state, done.outcome_code, counted()) == (S.UNRESOLVED, "incomplete-answer", {"card"})
+
+
 @pytest.mark.parametrize(
     ("fault", "text", "state"),
     [

@@ -1,5 +1,6 @@
 """Requests for changes beside a worker: withdrawing at each point of a call, and races under the voucher's lock."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,15 +10,18 @@ import pytest
 from sqlalchemy import update
 
 from app import db
-from app.flows import dispatch, engine, voucher_requests
+from app.flows import dispatch, engine, lines, voucher_requests
+from app.flows import vouchers as flow
+from app.flows.flow import Ending
 from app.flows.voucher_changes import Change
 from app.flows.voucher_requests import Asked
 from app.models.orm import new_id
 from app.models.workflow import Workflow
-from app.store import voucher_operations
+from app.store import voucher_operations, workflows
 from app.store import vouchers as records
+from app.store.workflows import NEVER
 from sandbox import Sandbox
-from tests.flows.conftest import row
+from tests.flows.conftest import moves, row
 from tests.flows.voucher_play import SUB, client_id
 
 CANCEL = Change(operation="cancel", subscription_id=SUB, parameters={"cancellationDate": None})
@@ -114,6 +118,58 @@ def test_joining_and_withdrawing_at_once_never_withdraws_what_is_joined() -> Non
             told = voucher_requests.withdraw(operation_id)
         is_same = joined.result() == operation_id
         assert (told.status, row(operation_id).state) == ((504, "queued") if is_same else (503, "failed"))
+
+
+def test_joining_takes_an_operation_back_from_who_is_about_to_withdraw_it(upstreams: Sandbox) -> None:
+    """Its call had no effect, and its holder has read that it was withdrawn when somebody joins."""
+    for at in range(6):
+        wanted = Change(operation="cancel", subscription_id=f"{SUB}-{at}", parameters=CANCEL.parameters)
+        operation_id, begun, go_on = accepted(wanted), threading.Event(), threading.Event()
+        change(operation_id, asked="withdraw")
+
+        def asked_for(record: Any, begun: threading.Event = begun, go_on: threading.Event = go_on) -> Ending:
+            begun.set()
+            assert go_on.wait(10)
+            return flow.asked(record)
+
+        held = dataclasses.replace(flow.FLOW, asked=asked_for)
+        with ThreadPoolExecutor(1) as worker, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lines, "FLOWS", {**lines.FLOWS, held.machine.kind: held})
+            done = worker.submit(engine.run, operation_id)
+            assert begun.wait(10)
+            if at % 2:
+                go_on.set()  # both at once
+            joined = voucher_requests.submit(asked(strict=False), wanted)
+            go_on.set()
+            done.result()
+        assert at % 2 or joined == operation_id
+        found = row(operation_id)
+        if joined == operation_id:
+            assert (found.state, found.asked, found.worker) == ("queued", None, None)
+            assert moves(operation_id)[-2:] == [("queued", "running"), ("running", "queued")]
+            engine.run(operation_id)
+            assert row(operation_id).outcome_code == "not-live", "it goes on"
+        else:
+            assert found.outcome_code == "withdrawn"
+
+
+def test_what_is_held_to_be_withdrawn_is_free_once_joined() -> None:
+    operation_id = accepted()
+    change(operation_id, asked="withdraw", state="running", worker=new_id(), fence=5, due_at=NEVER, wake_at=NEVER)
+    assert voucher_requests.submit(asked(strict=False), CREATE) == operation_id
+    found = row(operation_id)
+    assert (found.state, found.worker, found.fence, found.asked) == ("queued", None, 6, None)
+    with db.transaction() as session:
+        assert found.due_at == found.wake_at <= workflows.now(session)
+
+
+@pytest.mark.parametrize("columns", [{"state": "checking", "in_doubt": True}, {"state": "running", "asked": None}])
+def test_joining_leaves_to_its_holder_what_is_in_doubt_or_not_withdrawn(columns: dict[str, Any]) -> None:
+    operation_id, holder = accepted(), new_id()
+    change(operation_id, **{"asked": "withdraw", "worker": holder, "fence": 5, **columns})
+    voucher_requests.submit(asked(strict=False), CREATE)
+    found = row(operation_id)
+    assert (found.state, found.worker, found.fence, found.asked) == (columns["state"], holder, 5, None)
 
 
 def test_a_tie_that_fails_accepts_nothing() -> None:

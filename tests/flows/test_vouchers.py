@@ -1,6 +1,7 @@
 """Creating vouchers, and how operations of a subscription follow one another. Contract 3.1, 3.2, 5.2."""
 
-from datetime import date, datetime
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from app.models.workflow import Workflow
 from app.steps import Failure
 from app.store import clients, voucher_queue, workflows
 from app.store import vouchers as records
+from app.store.voucher_operations import slot_of
 from sandbox import Sandbox
 from tests.flows import voucher_play as play
 from tests.flows.conftest import moves, row, seen, write
@@ -76,7 +78,7 @@ def test_each_verb_and_each_end_is_told_without_codes(upstreams: Sandbox, caplog
         "class": "ok",
         "code": None,
     }
-    assert {"operation_id", "step", "verb", "upstream_status", "elapsed_ms", "client", "correlation_id"} < set(
+    assert {"operation_id", "step", "verb", "upstream_status", "elapsed_ms", "client_id", "correlation_id"} < set(
         told["vouchers.step"]
     )
     assert (told["vouchers.ended"]["state"], told["vouchers.ended"]["code"]) == ("succeeded", "done")
@@ -217,6 +219,23 @@ def test_without_effect_until_the_time_is_up_it_has_failed(upstreams: Sandbox) -
     assert play.voucher().state is None
 
 
+def test_once_its_time_is_up_nothing_is_sent(upstreams: Sandbox) -> None:
+    operation = create()
+    write(operation, deadline_at=workflow_now())
+    done = play.once(operation)
+    assert (done.state, done.outcome_code, done.sends) == (S.FAILED, "given-up", 0)
+    assert made(upstreams) == []
+
+
+def test_what_is_in_doubt_is_sent_again_to_learn_its_outcome_after_its_time_too(upstreams: Sandbox) -> None:
+    carry(create())
+    upstreams.fault("cancel-voucher", "drop-after", times=1)
+    operation = play.cancel(date(2099, 1, 1))
+    play.once(operation)
+    write(operation, deadline_at=workflow_now())
+    assert (carry(operation).state, row(operation).sends) == (S.SUCCEEDED, 2)
+
+
 def test_in_doubt_until_the_time_is_up_it_is_unresolved(upstreams: Sandbox) -> None:
     upstreams.fault(CREATE, "drop-after")
     upstreams.fault(GET, "status", status=500)
@@ -295,10 +314,10 @@ def _with(whole: Any, **parts: Any) -> Any:
 
 def test_the_end_of_one_lets_the_next_one_start(upstreams: Sandbox) -> None:
     first, second, third = create(), play.cancel(), play.replace()
-    assert (row(first).slot, row(second).slot) == (f"voucher:{SUB}", None)
+    assert (row(first).slot, row(second).slot) == (slot_of(SUB), None)
     assert play.once(second).state == S.QUEUED
     carry(first)
-    assert (row(second).slot, row(third).slot) == (f"voucher:{SUB}", None)
+    assert (row(second).slot, row(third).slot) == (slot_of(SUB), None)
     assert carry(second).state == S.SUCCEEDED
     assert carry(third).outcome_code == "not-live"
     assert made(upstreams) == [CREATE, "cancel-voucher", GET]
@@ -316,6 +335,41 @@ def test_a_next_one_that_was_not_started_is_caught_up(upstreams: Sandbox, jobs: 
     jobs.voucher_operations()
     assert carry(second).state == S.REJECTED
     assert (row(waits).slot, row(other).state) == (None, S.QUEUED)
+
+
+def test_what_waits_behind_another_one_is_given_up_when_its_time_is_up(upstreams: Sandbox, jobs: Any) -> None:
+    first, late, waits = create(), play.cancel(), play.cancel(date(2099, 1, 1))
+    for one in (first, late):
+        write(one, deadline_at=workflow_now())
+    jobs.voucher_operations()
+    done = row(late)
+    assert (done.state, done.outcome_code, done.answer["status"]) == (S.FAILED, "given-up", 503)
+    assert moves(late)[-1] == ("queued", "failed")
+    assert (row(first).state, row(waits).state, row(waits).slot) == (S.QUEUED, S.QUEUED, None)
+
+
+def test_a_create_that_is_given_up_while_it_waits_owns_nothing_any_more(upstreams: Sandbox, jobs: Any) -> None:
+    first, late = play.cancel(), create()
+    write(late, deadline_at=workflow_now())
+    jobs.voucher_operations()
+    assert (row(late).outcome_code, row(first).state) == ("given-up", S.QUEUED)
+    assert (play.voucher().state, play.voucher().client_id) == (None, None)
+
+
+@pytest.mark.parametrize("off", ["toggle", "line"])
+def test_what_waits_behind_another_one_loses_no_time_while_it_is_off(
+    upstreams: Sandbox, jobs: Any, set_settings: Callable[..., None], off: str
+) -> None:
+    create()
+    waits, begun = play.cancel(), workflow_now() - timedelta(minutes=1)
+    write(waits, deadline_at=begun)
+    if off == "toggle":
+        with db.transaction() as session:
+            clients.set_toggle(session, "crm", "vouchers", on=False)
+    else:
+        set_settings(IMOVO_URL="")
+    jobs.voucher_operations()
+    assert (row(waits).state, row(waits).deadline_at - begun) == (S.QUEUED, timedelta(seconds=15))
 
 
 def test_the_catch_up_runs_once_per_tick(upstreams: Sandbox, jobs: Any) -> None:
@@ -392,8 +446,7 @@ def test_a_third_death_after_sending_leaves_it_open(upstreams: Sandbox) -> None:
     operation, waits = create(), play.cancel()
     play.once(operation)
     write(operation, crashes=3)
-    with db.transaction() as session:
-        sweep._taken_away(session, seen(operation), died=True)
+    sweep._fail(seen(operation))
     done = row(operation)
     assert (done.state, done.outcome_code, done.in_doubt) == (S.UNRESOLVED, "outcome-unknown", True)
-    assert row(waits).slot == f"voucher:{SUB}"
+    assert row(waits).slot == slot_of(SUB)

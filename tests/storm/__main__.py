@@ -31,7 +31,7 @@ from tests.storm.callers import Callers
 from tests.storm.disasters import Processes
 from tests.storm.orders import VOUCHERS, Claim, Declaration, Order, Subscription
 
-LEAST_SECONDS, WORKFLOWS_PER_SECOND = 45.0, 15.0
+LEAST_SECONDS, WORKFLOWS_PER_SECOND = 45.0, 10.0
 SETTLE_SECONDS = 180.0
 _UNFINISHED = """
     SELECT id FROM workflows
@@ -82,6 +82,7 @@ class Storm:
             self.unfinished = [str(row["id"]) for row in self._rows(_UNFINISHED)]
             if not self.callers.busy and not self.unfinished:
                 return
+            self.processes.look_after()
             progress.update(task, completed=self._finished())
             time.sleep(0.5)
 
@@ -189,8 +190,11 @@ def _judge(storm: Storm, asked: argparse.Namespace) -> int:
         console.print(f"[bold red]never answered:[/] {request.method} {request.path}")
     for error in callers.broken:
         console.print(f"[bold red]a caller broke:[/] {error!r}")
+    ended = storm.processes.ended
+    for worker in ended:
+        console.print(f"[bold red]ended by itself:[/] {worker}", markup=True)
     wrong = any(one.wrong for one in told)
-    if not (wrong or callers.given_up or callers.broken or recovery.too_slow):
+    if not (wrong or ended or callers.given_up or callers.broken or recovery.too_slow):
         console.print("[green]Nothing lost, nothing twice.[/]")
         return 0
     report.wrongs(console, storm.on, told)

@@ -34,7 +34,8 @@ class Wrong:
 class Account:
     """One line's account. `effects`: by kind, those that happened and still stand; `rows` says the same of the rows.
 
-    `given_up`: in doubt for a reason that allows it (the limit of lost sends, the third death in a row).
+    `given_up`: those in doubt for a reason that allows it (the limit of lost sends, the third death in a row, a
+    refusal after a lost call).
     """
 
     line: str
@@ -42,7 +43,7 @@ class Account:
     states: Counter[str] = field(default_factory=Counter)
     effects: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
-    given_up: int = 0
+    given_up: list[str] = field(default_factory=list)
     wrong: list[Wrong] = field(default_factory=list)
 
     def add(self, kind: str, workflow: object, says: str) -> None:

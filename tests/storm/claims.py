@@ -31,7 +31,7 @@ def account(orders: Sequence[Claim], rows: Sequence[Row], ledger: Mapping[str, A
 
 def _doubtful(told: Account, row: Row) -> None:
     if was_given_up(row):
-        told.given_up += 1
+        told.given_up.append(str(row["id"]))
     else:
         told.add(IN_DOUBT, row["id"], f"{row['state']}, and its last call may have taken effect")
 

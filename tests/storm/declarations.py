@@ -35,12 +35,14 @@ def account(orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str,
 
 
 def _compare(told: Account, order: Declaration, row: Row, *, found: int) -> None:
+    """A refused one whose earlier call was lost says that MDG may hold it (`uncertain`); here it is known not to."""
     if row["state"] == "failed" and row["in_doubt"]:
-        if was_given_up(row):
-            told.given_up += 1
-        else:
+        if not (order.refused or was_given_up(row)):
             told.add(IN_DOUBT, row["id"], "failed, and MDG may hold it")
-        return
+            return
+        told.given_up.append(str(row["id"]))
+        if not order.refused:
+            return
     told.counted("declarations", row["id"], found=found, expected=int(row["state"] == "submitted"))
     planned = _planned(order)
     if row["state"] != planned and not was_given_up(row):

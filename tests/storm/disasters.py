@@ -17,8 +17,9 @@ from tests.storm.recovery import Recovery
 
 WORKERS, BEATS = 3, 2
 QUEUES = ("waiting", "work")
-_BAG = ("kill", "kill", "kill", "stop", "redis", "flush", "postgres", "messages", "web")
+_BAG = ("kill", "kill", "kill", "all", "stop", "redis", "flush", "postgres", "messages", "web")
 _QUEUE_SECONDS = 0.2
+_END, _MOST_SAID = '"critical"', 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,13 @@ class Processes:
         self._on, self._say = on, say
         self.workers: list[str] = []
         self.struck: Counter[str] = Counter()
+        self.ended: list[str] = []
         self.recovery = Recovery(on.postgres.url)
         self._started = 0
         self._over = threading.Event()
         self._kinds: Mapping[str, Callable[[Disaster], None]] = {
-            "kill": self._kill,
+            "kill": self._kill_one,
+            "all": self._kill_all,
             "stop": self._stop,
             "redis": self._redis,
             "flush": self._flush,
@@ -72,15 +75,24 @@ class Processes:
         for number in range(BEATS):
             self._on.start(f"beat-{number}", ["/bin/sh", "-c", procfile("beat")])
         self._on.start_web()
-        for name in self.workers:
-            log = self._on.log(name)
-            wait_for(lambda log=log: " ready." in log.read_text(), seconds=START_SECONDS, why="ready", log=log)  # type: ignore[misc]
+        wait_for(lambda: all(map(self._is_ready, self.workers)), seconds=START_SECONDS, why="the workers are ready")
 
     def strike(self, disaster: Disaster) -> None:
         """Wait for its time, and let it happen; returns when it is over."""
         time.sleep(disaster.after)
+        self.look_after()
         self.struck[disaster.kind] += 1
         self._kinds[disaster.kind](disaster)
+
+    def look_after(self) -> None:
+        """Start a worker for each that ended by itself, as whoever runs them does. None should have."""
+        for name in [name for name in self.workers if not self._on.runs(name)]:
+            said = [line for line in self._on.log(name).read_text(errors="replace").splitlines() if _END in line]
+            self.ended.append(f"{name}: {said[-1][:_MOST_SAID] if said else 'its log does not say why'}")
+            self._say(f"{name} has ended by itself")
+            self._on.kill(name)
+            self.workers.remove(name)
+            self._start_worker()
 
     def end(self) -> None:
         """Kill what the storm started; nothing has to end in order."""
@@ -95,11 +107,22 @@ class Processes:
         self._on.start(name, ["/bin/sh", "-c", procfile("worker")])
         self.workers.append(name)
 
+    def _is_ready(self, name: str) -> bool:
+        return " ready." in self._on.log(name).read_text(errors="replace")
+
     def _one(self, disaster: Disaster) -> str:
         return self.workers[int(disaster.which * len(self.workers))]
 
-    def _kill(self, disaster: Disaster) -> None:
-        name = self._one(disaster)
+    def _kill_one(self, disaster: Disaster) -> None:
+        self._kill(self._one(disaster))
+
+    def _kill_all(self, _: Disaster) -> None:
+        with self.recovery.outage():
+            for name in list(self.workers):
+                self._kill(name)
+            wait_for(lambda: any(map(self._is_ready, self.workers)), seconds=START_SECONDS, why="a worker is ready")
+
+    def _kill(self, name: str) -> None:
         pid, killed = self._on.pid(name), time.monotonic()
         self._say(f"{name} is killed")
         self._on.kill(name)
@@ -110,11 +133,12 @@ class Processes:
     def _stop(self, disaster: Disaster) -> None:
         name = self._one(disaster)
         self._say(f"{name} is stopped for {disaster.seconds:.1f} s")
-        os.killpg(self._on.pid(name), signal.SIGSTOP)
-        try:
-            time.sleep(disaster.seconds)
-        finally:
-            os.killpg(self._on.pid(name), signal.SIGCONT)
+        with self.recovery.outage():
+            os.killpg(self._on.pid(name), signal.SIGSTOP)
+            try:
+                time.sleep(disaster.seconds)
+            finally:
+                os.killpg(self._on.pid(name), signal.SIGCONT)
 
     def _redis(self, disaster: Disaster) -> None:
         self._say(f"Redis is killed, and back after {disaster.seconds:.1f} s")

@@ -21,7 +21,8 @@ _BACK += "WHERE w.fence >= held.fence + 2 OR w.finished_at IS NOT NULL"
 
 @dataclass(frozen=True)
 class Spell:
-    """One row's wait. `disturbed`: Postgres or Redis, or messages in it, were away or lost meanwhile."""
+    """One row's wait. `disturbed`: meanwhile something else went wrong that may have met this very row: Postgres or
+    Redis away, messages lost, another worker killed or stopped that may have had its message."""
 
     workflow: UUID
     seconds: float
@@ -40,6 +41,7 @@ class Recovery:
 
     def watch(self, pid: int, killed: float) -> None:
         """Follow what this process held until somebody has it again."""
+        self._outages.append((killed, killed))  # meets what was killed before
         thread = threading.Thread(target=self._watch, args=(pid, killed), daemon=True)
         self._watching.append(thread)
         thread.start()

@@ -24,8 +24,10 @@ def accounts(console: Console, told: Sequence[Account]) -> None:
     table.add_row("upstream / rows", *(_lines(_effects(one)) for one in told))
     for kind in WRONGS:
         table.add_row(kind, *(f"[bold red]{number}[/]" if (number := one.number(kind)) else "0" for one in told))
-    table.add_row("given up", *(str(one.given_up) for one in told))
+    table.add_row("given up", *(str(len(one.given_up)) for one in told))
     console.print(table)
+    for workflow in (workflow for one in told for workflow in one.given_up):
+        console.print(f"given up, as it has to be: {workflow}")
 
 
 def _effects(one: Account) -> Iterator[str]:
@@ -42,7 +44,7 @@ def recovered(console: Console, recovery: Recovery) -> None:
     """What killed workers held, and how long it lay still."""
     for name, spells in (
         ("all", recovery.spells),
-        ("with Postgres and Redis up", [one for one in recovery.spells if not one.disturbed]),
+        ("with all else well", [one for one in recovery.spells if not one.disturbed]),
     ):
         if seconds := [one.seconds for one in spells]:
             median, worst = statistics.median(seconds), max(seconds)

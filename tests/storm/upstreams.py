@@ -1,4 +1,4 @@
-"""How the upstreams behave in the storm: every fifth call goes wrong, and some refusals are certain."""
+"""How the upstreams behave in the storm: calls go wrong, or take effect late, and some refusals are certain."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,8 @@ from bench.installation import Installation
 from tests.storm.orders import Claim, Declaration, Order
 
 SHARE = 0.2  # of all calls
-# Connect and read limits of 1 and 3 s; what takes effect late does so long before SETTLE, and before any back-off.
+LATE_SHARE = 0.05  # of the calls with effects
+# Connect and read limits of 1 and 3 s, and 5 s until a lost call has settled.
 SETTINGS: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
     "WORKER_CONCURRENCY": "16",
@@ -39,7 +40,13 @@ SETTINGS: Mapping[str, str] = {
     "VOUCHER_SETTLE_SECONDS": "5",
     "VOUCHER_BACKOFF_MAX_SECONDS": "3",
 }
-_BEYOND_LIMITS, _LATE = 4.0, 0.3
+_BEYOND_LIMITS = 4.0
+_LATE = {
+    # After a look at once would have seen nothing, and before the call has settled.
+    **dict.fromkeys(("create-claim", "add-expense", "submit-claim", "send-sms", "replace-voucher"), 2.0),
+    # What is repeated without that wait: before its back-off is over, or a late create might follow the cancel.
+    **dict.fromkeys(("create-voucher", "cancel-voucher", "set-holiday", "submit-declaration"), 0.3),
+}
 _SLOW = {"seconds": 0.05, "max_seconds": 1.5}  # so that calls are under way when their worker dies
 _WRONG: Sequence[Mapping[str, Any]] = (
     {"fault": "drop-before"},
@@ -48,7 +55,6 @@ _WRONG: Sequence[Mapping[str, Any]] = (
     {"fault": "reset", "effect": True},
     {"fault": "status", "status": 500},
     {"fault": "status", "status": 503, "effect": True},
-    {"fault": "late", "seconds": _LATE},
     {"fault": "malformed-json"},
     {"fault": "broken-off"},
     {"fault": "rate-limit", "seconds": 1, "retry_after": 1},
@@ -58,11 +64,14 @@ _FOR_EVER = 1_000_000
 
 def trouble(on: Installation, dice: random.Random) -> list[int]:
     """Set the faults of the storm; their ids. One after the other is tried, so each has its share of what is left."""
-    left, ids = 1.0, [on.fault(call="*", fault="delay", **_SLOW, seed=dice.getrandbits(32))]
-    for wrong in _WRONG:
-        share = SHARE / len(_WRONG)
-        ids.append(on.fault(call="*", **wrong, probability=share / left, seed=dice.getrandbits(32)))
-        left -= share
+    ids = [on.fault(call="*", fault="delay", **_SLOW, seed=dice.getrandbits(32))]
+    for call, seconds in _LATE.items():
+        seed = dice.getrandbits(32)
+        ids.append(on.fault(call=call, fault="late", seconds=seconds, probability=LATE_SHARE, seed=seed))
+    share = SHARE / len(_WRONG)
+    for number, wrong in enumerate(_WRONG):
+        chance = share / (1 - number * share)
+        ids.append(on.fault(call="*", **wrong, probability=chance, seed=dice.getrandbits(32)))
     return ids
 
 

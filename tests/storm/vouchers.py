@@ -64,7 +64,7 @@ def _compare(told: Account, subscription: str, own: Sequence[Row], found: Effect
         if row["state"] == "succeeded":
             expected |= Effects(_effects(row))  # a create or cancel that found it done has no effect of its own
         elif row["state"] == "unresolved" and _may_be_unresolved(row):
-            told.given_up += 1
+            told.given_up.append(str(row["id"]))
             open_ones |= Effects(_effects(row))
         elif row["state"] == "unresolved" or row["in_doubt"]:
             told.add(IN_DOUBT, row["id"], f"{row['operation']} is {row['state']}: {row['outcome_code']}")

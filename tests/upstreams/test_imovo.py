@@ -7,7 +7,7 @@ import socket
 import pytest
 from pydantic import SecretStr
 
-from app import clock, config, errors, metrics, steps
+from app import clock, config, errors, metrics, steps, vouchers
 from app.upstreams import breaker, imovo, imovo_answers, outcomes
 from app.upstreams.imovo_answers import Pair
 from app.upstreams.shared import Shared
@@ -68,14 +68,14 @@ def refusal(*texts):
 
 
 @pytest.fixture
-def client(server, work):
+def client(server, work, configured):
     ways = []
 
     def make(**more):
         given = {"url": f"http://127.0.0.1:{server.port}/", "api_key": SecretStr("key-1"), "breaker_failures": 1000}
         found = config.Imovo(**{**given, "rate_per_second": 1000, **more})
         ways.append(imovo.make(found, Shared(None)))
-        return imovo.Imovo(found, time_zone="Europe/London", work=work, by=ways[-1])
+        return imovo.Imovo(found, work=work, by=ways[-1])
 
     yield make
     for way in ways:
@@ -125,12 +125,6 @@ def test_every_call_is_one_get_with_its_parameters(*, client, server, work, monk
     assert work.asked == (["renew"] if verb in READS else [0])
     (call,) = work.calls
     assert (call.name, call.path, call.outcome) == (verb, f"Subscription/{target.partition('?')[0]}", "ok")
-
-
-@pytest.mark.parametrize(("hour", "day"), [(22, "2025-07-02"), (23, "2025-07-03")])
-def test_tomorrow_is_londons(monkeypatch, hour, day):
-    monkeypatch.setattr(clock, "now", lambda: datetime.datetime(2025, 7, 1, hour, 30, tzinfo=datetime.UTC))
-    assert imovo.tomorrow("Europe/London").isoformat() == day
 
 
 @pytest.mark.parametrize(("card", "letter", "kinds"), [(True, False, "ActiveCard"), (False, True, "ActiveLetter")])
@@ -227,6 +221,13 @@ def test_texts_are_shown_without_codes_and_cut(client, server):
     assert imovo_answers.shown(["x" * 497 + "123456789"]) == "x" * 497 + "***"
 
 
+def test_what_no_column_can_hold_is_left_out_of_texts(client, server):
+    server.acts = [raw(refusal(f"No \x00live\ud800 {NOT_LIVE}\udfff \U0001f4f0"))]
+    ended = fail(client(), "cancel")
+    assert (ended.outcome.failure.code, ended.outcome.failure.message) == ("not-live", f"No live {NOT_LIVE} \U0001f4f0")
+    assert ended.message == ended.outcome.failure.message
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -288,7 +289,9 @@ BAD_VALUES = (
     ("value", float("nan")),
     ("address", 1),
     ("voucherCode", "x"),
+    ("value", 10**400),
     ("date", None),
+    *((name, odd) for name in ("reason", "address", "voucherType") for odd in ("a\x00", "\ud83d", "\udcf0 b")),
 )
 FAULTY = [
     *((body, verb) for verb in VERBS for body in ({}, b"", b"<html>OK</html>", [BODIES[verb]])),
@@ -302,7 +305,7 @@ FAULTY = [
         ({**SUBSCRIPTION, "subscriptionVouchers": [{"subscriptionType": "ActiveCard", "voucherCode": code}]}, "create")
         for code in BAD_CODES
     ),
-    ({**SUBSCRIPTION, "schemeName": None}, "get"),
+    *(({**SUBSCRIPTION, "schemeName": name}, "get") for name in (None, "Guardian\x00", "Guardian\udfff")),
     ({**PLAIN, "message": None}, "cancel"),
     ({**HISTORY, "lines": "1"}, "history"),
     *((without(ITEM, key), "item") for key in ITEM),
@@ -462,7 +465,7 @@ def test_a_voucher_lives_through_all_verbs(sandboxed, upstreams):
     assert sandboxed.get(ID) == made
     replaced = sandboxed.replace(ID, card=True, letter=False)
     assert (replaced.card != made.card, replaced.letter) == (True, made.letter)
-    start = imovo.tomorrow("Europe/London")
+    start = vouchers.tomorrow()
     end = start + datetime.timedelta(days=7)
     sandboxed.suspend(ID, start, end)
     with pytest.raises(outcomes.Failed) as refused:
