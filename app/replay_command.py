@@ -69,8 +69,9 @@ def _asked(*, everything: bool, dry_run: bool, reason: str | None, filters: dict
     body = {
         "filter": {to_camel(name): list(value) if name == "references" else value for name, value in given.items()},
         "dryRun": dry_run,
-        "reason": reason,
     }
+    if reason is not None:
+        body["reason"] = reason
     try:
         return Asked.model_validate(body)
     except ValidationError as error:

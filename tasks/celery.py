@@ -14,13 +14,15 @@ from celery import signals
 
 from app import config, errors, logs, queue
 from app.flows import products, replays, sweep, worker
-from tasks import beat
+from tasks import beat, reconnecting
 
 try:
     app = queue.celery()
 except errors.BadSettings as error:
     sys.exit(str(error))
+reconnecting.install()
 app.conf.update(
+    worker_consumer="tasks.reconnecting:Consumer",
     imports=[
         "tasks.claims",
         "tasks.declarations",

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from app import charge_references
 from app.fields import Body, fault
@@ -46,7 +46,20 @@ Reference = Annotated[
 Word = Annotated[str, Field(max_length=200)]
 
 
-class Filter(Body):
+class _Body(Body):
+    """Here `null` is a wrong type: what was to narrow a replay must not get lost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, members: Any) -> Any:
+        if isinstance(members, dict):
+            for name, value in members.items():
+                if value is None:
+                    raise fault("type", "Must not be null.", member=name)
+        return members
+
+
+class Filter(_Body):
     """All given parts must hold; none: every failed submission."""
 
     release: Word | None = Field(default=None, description="The release that made it fail.")
@@ -71,7 +84,7 @@ def _reason(reason: str | None, info: ValidationInfo) -> str | None:
     return reason
 
 
-class Asked(Body):
+class Asked(_Body):
     """A replay, or with `dryRun` the question what it would move."""
 
     filter: Filter

@@ -3,6 +3,7 @@
 Source: declarations contract, 2.5 and 3.5. What is moved is found by the workers' sweep, as many as there is room for.
 """
 
+import time
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from app.store.replays import Counts
 
 TASK = "sweeps.declaration_replays"
 BATCH = 100
+PASSES, PAUSE_SECONDS = 10, 0.1
 SAMPLE = 10
 log = logs.get("declarations")
 
@@ -82,11 +84,19 @@ def kick(replay_id: UUID) -> None:
 
 
 def carry(replay_id: UUID) -> None:
-    """Move every submission of a replay whose turn has come; safe to run twice at once, or again."""
-    position: int | None = 0
-    while position is not None:
+    """Move every submission of a replay; safe to run twice at once, or again.
+
+    Those that others hold at this moment are looked at again a few times; what is left then the job finds.
+    """
+    for _ in range(PASSES):
+        position: int | None = 0
+        while position is not None:
+            with db.transaction() as session:
+                position = _carry_some(session, replay_id, after=position)
         with db.transaction() as session:
-            position = _carry_some(session, replay_id, after=position)
+            if replay_id not in replays.unfinished(session):
+                return
+        time.sleep(PAUSE_SECONDS)
 
 
 def _carry_some(session: Session, replay_id: UUID, *, after: int) -> int | None:

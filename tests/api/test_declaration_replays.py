@@ -163,7 +163,10 @@ def test_the_answer_is_stored_with_what_it_tells_of(
 REF = "XFPR0000000123"
 BAD: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "no filter": ({"reason": "why"}, [("/filter", "required")]),
-    "null filter": ({"filter": None, "reason": "why"}, [("/filter", "required")]),
+    "null filter": ({"filter": None, "reason": "why"}, [("/filter", "type")]),
+    "null dryRun": ({**ALL, "dryRun": None}, [("/dryRun", "type")]),
+    "null error": ({**ALL, "filter": {"error": None}}, [("/filter/error", "type")]),
+    "null references": ({**ALL, "filter": {"references": None}}, [("/filter/references", "type")]),
     "no object": ([1], [("", "type")]),
     "unknown field": ({**ALL, "force": True}, [("/force", "unknown-field")]),
     "unknown filter": ({**ALL, "filter": {"state": "failed"}}, [("/filter/state", "unknown-field")]),

@@ -555,4 +555,4 @@ def test_the_calls_before_a_cancel_stopped_the_step_stay_in_the_timeline(script:
     perform(claim)
     assert row(claim).state == S.CANCELLED
     with db.transaction() as session:
-        assert [entry["what"] for entry in workflows.timeline(session, claim)][0] == "create do"
+        assert next(entry["what"] for entry in workflows.timeline(session, claim)) == "create do"

@@ -26,6 +26,21 @@ def test_without_redis_a_worker_takes_due_work_from_postgres_until_redis_returns
     assert one.effects()["submissions"] == (CLAIMS + 1, 0)
 
 
+def test_a_worker_in_the_midst_of_calls_outlives_redis(installation: Installation) -> None:
+    one = installation
+    one.start_web()
+    one.start_worker()
+    one.sandbox.fault("*", "delay", seconds=1)
+    assert {one.post(number, body=NO_TEXT).status_code for number in range(8)} == {202}
+    wait_for(lambda: one.sql("SELECT count(*) FROM workflows WHERE in_doubt"), seconds=10, why="no call is under way")
+    one.redis.kill()
+    one.sandbox.clear_faults()
+    time.sleep(1.5)  # the calls end, and want to be acknowledged
+    one.redis.start()
+    one.all_finished(seconds=25)
+    assert one.processes["worker"].poll() is None, "the worker has ended"
+
+
 def _is_queue_used(one: Installation) -> bool:
     """Whether a step has come to the worker as a message."""
     return "Task claims.authorize[" in one.log("worker")
