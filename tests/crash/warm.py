@@ -21,7 +21,7 @@ from tests.crash.carrying import carry
 
 SIGNALS = {"die": signal.SIGKILL, "stall": signal.SIGSTOP}
 SEND_WITHIN_SECONDS = 0.15  # so that a stall outlasts these limits soon
-IDLE_MILLISECONDS = "=150"
+IDLE_MILLISECONDS = "=400"
 
 
 def listener(at: int | str | None, how: str, seen: list[str]) -> Callable[[str], None]:
@@ -31,6 +31,7 @@ def listener(at: int | str | None, how: str, seen: list[str]) -> Callable[[str],
         seen.append(boundary)
         if boundary.endswith(at) if isinstance(at, str) else at is not None and len(seen) == at + 1:
             tell({"reached": seen})
+            work.SEND_WITHIN_SECONDS = SEND_WITHIN_SECONDS
             os.kill(os.getpid(), SIGNALS[how])
 
     return reached
@@ -44,9 +45,9 @@ def be_a_worker(order: dict[str, Any]) -> None:
     seen: list[str] = []
     os.environ.update(order["settings"])
     config.settings.cache_clear()
-    db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
+    if order["how"] == "stall":
+        db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
     worker.beat()
-    work.SEND_WITHIN_SECONDS = SEND_WITHIN_SECONDS
     boundaries.listen(listener(order["at"], order["how"], seen))
     carry(UUID(order["workflow"]))
     tell({"reached": seen})
