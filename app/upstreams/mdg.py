@@ -22,6 +22,7 @@ _MOST_READ, _MOST_KEPT = 64 * 1024, 4 * 1024
 _PAUSE = 30.0
 _BEYOND = 5.0  # of a call: waiting for the limiter, and the intent
 _TURN, _LAST_TURN, _JITTER = 0.1, 50, 0.04
+_ONE_SWEEP = 1.5  # whoever has had attempts is due after the sweep that takes up those who had none
 _log = logs.get(__name__)
 
 
@@ -51,7 +52,7 @@ class Mdg:
         except errors.NotSent as stop:
             if stop.reason != "breaker":
                 raise
-            turn = _TURN * min(self._attempts, _LAST_TURN)
+            turn = _ONE_SWEEP + _TURN * min(self._attempts, _LAST_TURN) if self._attempts else 0.0
             raise errors.NotSent("breaker", after=stop.after + turn + random.uniform(0, _JITTER)) from stop
         except outcomes.Failed as failed:
             _alarm(failed, charge_reference)
