@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import config, db, diagnosis, errors, logs
+from app.diagnosis import Finding
 from app.store import clients, declaration_jobs, names, workflows
 from app.store.workflows import Seen
 
@@ -184,7 +185,20 @@ def _print(table: Table) -> None:
 @main.command()
 def doctor() -> None:
     """What is wrong here, and what to do about it."""
-    findings = diagnosis.run()
+    _tell(diagnosis.run())
+
+
+@main.command()
+def alive() -> None:
+    """Whether the workers of this host take work; for a health check.
+
+    Ends with 1 and says why where one does nothing though there is something to do, or none runs. Ends with 0 while
+    Postgres is away: no restart of a worker would help.
+    """
+    _tell(diagnosis.workers_here())
+
+
+def _tell(findings: Sequence[Finding]) -> None:
     for finding in findings:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("WRONG", fg="red")
         click.echo(f"{mark} {finding.what}: {finding.detail}")

@@ -1,10 +1,17 @@
-"""What `throughline doctor` looks at: one finding per thing that can be wrong, with what to do."""
+"""What `throughline doctor` and `throughline alive` look at: a finding per thing that can be wrong, with what to do."""
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from app import config, db, errors, queue
-from app.store import health
+from app.store import health, workers
+from app.store.workers import Pulse
+
+STUCK_SECONDS = 30.0  # a worker that shows no sign for so long does nothing
+_RESTART = "restart it; what it holds goes on elsewhere (docs/runbook.md)"
+_LATELY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,19 +64,79 @@ def _schema() -> Finding:
 
 def _broker() -> Finding:
     try:
-        free = queue.room()
+        waiting = sum(queue.waiting().values())
     except errors.BrokerAway:
         remedy = "start Redis, or correct REDIS_URL (BROKER_URL); until then workers take due work from Postgres"
         return Finding("Redis", False, "cannot be reached", remedy)
-    waiting = sum(queue.MOST_WAITING - room for room in free.values())
     return Finding("Redis", True, f"{waiting} messages waiting")
 
 
 def _workers() -> Finding:
+    dead = config.settings().lease_dead_seconds
     with db.transaction() as session:
-        alive = health.living_workers(session, dead=config.settings().lease_dead_seconds)
-    remedy = "" if alive else "start a worker: celery -A tasks.celery worker --pool threads"
-    return Finding("workers", alive > 0, f"{alive} alive", remedy)
+        alive, heard = health.living_workers(session, dead=dead), workers.pulses(session)
+    if not alive:
+        return Finding("workers", False, "0 alive", "start a worker: celery -A tasks.celery worker")
+    wrongs = [(one, trouble(one)) for one in heard if one.silent <= dead]
+    stuck = [f"process {one.pid} on {one.host}: {wrong}" for one, wrong in wrongs if wrong]
+    return Finding("workers", not stuck, "; ".join([f"{alive} alive", *stuck]), _RESTART if stuck else "")
+
+
+def workers_here() -> list[Finding]:
+    """The worker processes of this host, each a finding; one finding if there is none, or Postgres cannot tell."""
+    try:
+        with db.transaction() as session:
+            here = [one for one in workers.pulses(session) if one.host == socket.gethostname() and _exists(one.pid)]
+    except Exception as error:
+        if not db.unreachable(error):
+            raise
+        return [Finding("workers", True, "cannot be told, Postgres cannot be reached; that is no fault of a worker")]
+    if not here:
+        return [Finding("workers", False, f"none is known on {socket.gethostname()}", "start one")]
+    return [_worker(one) for one in here]
+
+
+def _worker(pulse: Pulse) -> Finding:
+    wrong = trouble(pulse)
+    return Finding(f"worker {pulse.pid}", not wrong, wrong or _does(pulse), _RESTART if wrong else "")
+
+
+def trouble(pulse: Pulse) -> str:
+    """Why this worker does nothing, though there is something to do; empty where that is not so.
+
+    Its heartbeat, its sweep, or its taking of work has shown no sign for `STUCK_SECONDS`, or longer where the periods
+    in the settings are long. Taking counts as stuck only if at every look in that time work had been due and free for
+    twice REDISPATCH_SECONDS and Redis answered, while no step was begun here nor one under way within its lease.
+    """
+    settings = config.settings()
+    limit = max(STUCK_SECONDS, 5 * settings.sweep_seconds, 2 * settings.lease_dead_seconds)
+    if pulse.silent > limit:
+        return f"no heartbeat for {pulse.silent:.0f} s; it is stopped, or hangs in its start"
+    if pulse.signs is None:
+        return ""
+    if pulse.signs.swept > limit:
+        return f"its sweep has not ended a round for {pulse.signs.swept:.0f} s"
+    idle = pulse.signs.spare if pulse.signs.worked is None else min(pulse.signs.spare, pulse.signs.worked)
+    return f"has taken nothing for {idle:.0f} s, though work is due" if idle > limit else ""
+
+
+def _does(pulse: Pulse) -> str:
+    if pulse.signs is None:
+        return "beats"
+    worked, spare = pulse.signs.worked, pulse.signs.spare
+    if worked is not None and worked < max(spare, _LATELY_SECONDS):
+        return f"takes work: last step {worked:.1f} s ago"
+    return "nothing to do"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _overdue() -> Finding:

@@ -3,27 +3,43 @@
 A message holds an id, never data; losing, doubling or forging one is harmless. Sending gives up after 0.2 s when the
 broker is away (in a worker after 2 s, 10 s if it hangs): the sweep delivers. `tasks.celery` adds the worker's settings
 and the task modules to the same object.
+
+Each kind of workflow has a queue of its own, so that a backlog of one delays no other. Within it comes first what
+somebody waits for, then what is begun, then what is new: a backlog waits as rows, not as half-done work.
 """
 
 import functools
 import time
 from collections.abc import Sequence
+from enum import IntEnum
 from uuid import UUID
 
 import redis
 from celery import Celery, chain, signature
 from kombu import Queue
 from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel
 
-from app import config, errors
+from app import config, errors, states
 
-WAITING, WORK = "waiting", "work"  # somebody waits for the first; both are read, the first one first
-QUEUES = {0: WAITING, 1: WORK}
-MOST_WAITING = 200  # messages per queue: what waits there longer than REDISPATCH_SECONDS would be sent again
+
+class Rank(IntEnum):
+    """A message's place in its queue, as the broker's priority: the lowest number is read first."""
+
+    WAITED_FOR = 0
+    BEGUN = 3
+    NEW = 6
+
+
+JOBS = "jobs"  # the calendar's
+QUEUES = (*states.MACHINES, JOBS)
+MOST_WAITING = 32  # messages per queue that are begun or new, and as many that are waited for; the rest waits as rows
 GIVE_UP_SECONDS = 0.2
 _AWAY_SECONDS = 1.0  # after a failure, do not try again for so long: a caller must not wait 0.2 s each time
+_COUNT_AGAIN_SECONDS = 0.2
 
 _away = {"until": 0.0}  # by the monotonic clock
+Room = dict[tuple[str, int], int]
 
 
 @functools.cache
@@ -37,9 +53,9 @@ def celery() -> Celery:
         task_ignore_result=True,
         result_backend=None,
         task_send_sent_event=True,
-        task_default_queue=WORK,
-        # A routing key each: with the default one, every message would go to both queues.
-        task_queues=[Queue(name, routing_key=name) for name in QUEUES.values()],
+        task_default_queue=JOBS,
+        # A routing key each: with the default one, every message would go to all queues.
+        task_queues=[Queue(name, routing_key=name) for name in QUEUES],
         task_create_missing_queues=False,
         task_publish_retry=False,
         broker_connection_timeout=GIVE_UP_SECONDS,
@@ -52,19 +68,26 @@ def celery() -> Celery:
             "max_connections": 256,
             "retry_on_timeout": False,
             "max_retries": 0,
+            "priority_steps": list(Rank),
         },
     )
     return app
 
 
-def send(tasks: Sequence[str], workflow_id: UUID, *, priority: int) -> None:
-    """Enqueue the chain of these tasks, by name, for one workflow. Raises BrokerAway, at once while it is known."""
+def send(to: str, tasks: Sequence[str], workflow_id: UUID, rank: Rank) -> None:
+    """Enqueue the chain of these tasks, by name, for one workflow in this queue. Raises BrokerAway, at once while it is known.
+
+    `rank` is the first message's; those that follow it are begun.
+    """
     if time.monotonic() < _away["until"]:
         raise errors.BrokerAway("the broker was away a moment ago")
     links = [
-        signature(name, args=(str(workflow_id),), immutable=True, queue=QUEUES[priority], app=celery())
-        for name in tasks
-    ]
+        signature(
+            name, args=(str(workflow_id),), immutable=True, queue=to,
+            priority=min(rank, Rank.BEGUN) if number else rank, app=celery(),
+        )
+        for number, name in enumerate(tasks)
+    ]  # fmt: skip
     try:
         chain(*links, app=celery()).apply_async(retry=False)
     except (OperationalError, redis.RedisError, OSError) as error:
@@ -79,9 +102,49 @@ def _counter() -> redis.Redis:
     )
 
 
-def room() -> dict[int, int]:
-    """How many more messages each queue may take, by priority. Raises BrokerAway."""
+def key(queue: str, rank: Rank) -> str:
+    """The broker's list of these messages."""
+    return f"{queue}{Channel.sep}{rank.value}" if rank else queue
+
+
+# Every list of the broker that messages may wait in, in the order in which a worker reads them.
+KEYS = tuple(key(queue, rank) for rank in Rank for queue in QUEUES)
+
+
+def waiting() -> dict[str, int]:
+    """How many messages wait in each of KEYS. Raises BrokerAway."""
     try:
-        return {priority: MOST_WAITING - int(_counter().llen(name)) for priority, name in QUEUES.items()}
+        with _counter().pipeline(transaction=False) as pipe:
+            for name in KEYS:
+                pipe.llen(name)
+            return dict(zip(KEYS, pipe.execute(), strict=True))
     except redis.RedisError as error:
         raise errors.BrokerAway(type(error).__name__) from error
+
+
+def room() -> Room:
+    """How many more messages each queue may take, by kind and the workflow's priority. Raises BrokerAway."""
+    there = waiting()
+    return {
+        place: MOST_WAITING - sum(there[key(kind, rank)] for rank in ranks)
+        for kind in states.MACHINES
+        for place, ranks in (((kind, 0), (Rank.WAITED_FOR,)), ((kind, 1), (Rank.BEGUN, Rank.NEW)))
+    }
+
+
+class _Counted:
+    """`room` as this process knows it."""
+
+    def __init__(self) -> None:
+        self._room: Room = {}
+        self._until = 0.0
+
+    def has_room(self, kind: str) -> bool:
+        """Whether the queue takes new messages, as counted at most 0.2 s ago. Raises BrokerAway."""
+        if time.monotonic() >= self._until:
+            self._room = room()
+            self._until = time.monotonic() + _COUNT_AGAIN_SECONDS
+        return self._room[kind, 1] > 0
+
+
+has_room = _Counted().has_room

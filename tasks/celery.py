@@ -14,7 +14,7 @@ from celery import signals
 
 from app import config, errors, logs, queue
 from app.flows import products, replays, sweep, worker
-from tasks import beat, reconnecting
+from tasks import beat, bulkheads, reconnecting
 
 try:
     app = queue.celery()
@@ -23,6 +23,8 @@ except errors.BadSettings as error:
 reconnecting.install()
 app.conf.update(
     worker_consumer="tasks.reconnecting:Consumer",
+    worker_pool="tasks.bulkheads:Pool",
+    worker_concurrency=len(queue.QUEUES) * config.settings().worker_concurrency,
     imports=[
         "tasks.claims",
         "tasks.declarations",
@@ -48,7 +50,8 @@ app.conf.update(
         **app.conf.broker_transport_options,
         "socket_connect_timeout": 2.0,
         "socket_timeout": 10.0,  # above the blocking read of the consumer
-        "queue_order_strategy": "priority",  # the queue that somebody waits for is always read first
+        "queue_order_strategy": "tasks.bulkheads:OpenQueues",
+        "polling_interval": bulkheads.LOOK_AGAIN_SECONDS,
         "visibility_timeout": 3_600,
     },
 )

@@ -1,6 +1,7 @@
 """The `throughline` command as an operator types it."""
 
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -155,7 +156,7 @@ def test_an_error_of_our_own_is_not_dressed_up(throughline: Type, monkeypatch: p
 
 
 def test_every_command_says_what_it_does(throughline: Type) -> None:
-    commands = [(), ("clients",), ("toggles",), ("show",), ("doctor",), ("migrate",), ("up",)]
+    commands = [(), ("clients",), ("toggles",), ("show",), ("doctor",), ("alive",), ("migrate",), ("up",)]
     helped = [throughline(*words, "--help") for words in commands]
     assert [answer.exit_code for answer in helped] == [0] * len(commands)
     assert "What is wrong here, and what to do about it." in helped[0].stdout
@@ -234,7 +235,7 @@ def test_the_doctor_says_what_to_do_and_ends_with_an_error(throughline: Type) ->
     at = next(place for place, line in enumerate(told.stdout.splitlines()) if line.startswith("WRONG"))
     assert told.stdout.splitlines()[at : at + 2] == [
         "WRONG workers: 0 alive",
-        "      -> start a worker: celery -A tasks.celery worker --pool threads",
+        "      -> start a worker: celery -A tasks.celery worker",
     ]
 
 
@@ -242,6 +243,25 @@ def test_a_worker_that_is_silent_is_not_alive(throughline: Type) -> None:
     with db.transaction() as session:
         session.execute(Worker.__table__.update().values(beat_at=NOW - seconds(60)))
     assert not findings()["workers"].ok
+
+
+def test_a_health_check_says_what_each_worker_of_this_host_does(throughline: Type) -> None:
+    told = throughline("alive")
+    assert (told.exit_code, told.stdout) == (0, f"ok   worker {os.getpid()}: beats\n")
+
+
+def test_a_health_check_fails_where_no_worker_runs(throughline: Type) -> None:
+    with db.transaction() as session:
+        session.query(Worker).delete()
+    told = throughline("alive")
+    assert (told.exit_code, told.stdout.splitlines()[1]) == (1, "      -> start one")
+
+
+def test_a_health_check_does_not_blame_a_worker_for_a_postgres_that_is_away(
+    throughline: Type, no_postgres: None
+) -> None:
+    told = throughline("alive")
+    assert (told.exit_code, "no fault of a worker" in told.stdout) == (0, True)
 
 
 def test_work_that_is_due_for_a_minute_is_a_finding_and_work_that_is_held_is_none(throughline: Type) -> None:
@@ -269,13 +289,13 @@ def test_a_redis_that_is_away_is_a_finding(throughline: Type, redis_server: serv
 
 
 def test_messages_that_wait_are_counted(throughline: Type, redis_server: services.Redis) -> None:
-    queue._counter().delete(*queue.QUEUES.values())
-    for name in queue.QUEUES.values():
+    queue._counter().delete(*queue.KEYS)
+    for name in queue.KEYS[:2]:
         queue._counter().rpush(name, "message")
     try:
         assert findings()["Redis"].detail == "2 messages waiting"
     finally:
-        queue._counter().delete(*queue.QUEUES.values())
+        queue._counter().delete(*queue.KEYS)
 
 
 def test_without_postgres_only_what_can_be_told_is_told(throughline: Type, no_postgres: None) -> None:

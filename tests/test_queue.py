@@ -13,9 +13,11 @@ import redis
 
 from app import errors, queue
 from app.models.orm import new_id
+from app.queue import Rank
 from local import services
 
 TASKS = ["claims.authorize", "claims.find_appointment", "claims.create_claim"]
+NEW = queue.key("claim", Rank.NEW)
 SOON, AT_ONCE = 0.5, 0.05
 
 
@@ -35,7 +37,7 @@ def broker(
 def away(request: pytest.FixtureRequest, broker: redis.Redis, redis_server: services.Redis) -> Iterator[None]:
     """The broker after it was used: its port closed, or nobody reading behind it."""
     queue.room()
-    queue.send(TASKS, new_id(), priority=1)
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
     if request.param == "gone":
         redis_server.kill()
         yield
@@ -61,54 +63,69 @@ def strings(value: Any) -> Iterator[str]:
         yield value
 
 
-@pytest.mark.parametrize(("priority", "name"), [(0, "waiting"), (1, "work")])
-def test_a_chain_is_one_message_in_the_queue_of_its_priority(broker: redis.Redis, priority: int, name: str) -> None:
-    queue.send(TASKS, new_id(), priority=priority)
-    assert {found: len(messages(broker, found)) for found in ("waiting", "work")} == {"waiting": 0, "work": 0, name: 1}
+@pytest.mark.parametrize("rank", Rank)
+def test_a_chain_is_one_message_in_the_queue_of_its_kind_and_rank(broker: redis.Redis, rank: Rank) -> None:
+    queue.send("claim", TASKS, new_id(), rank)
+    assert {name: number for name, number in queue.waiting().items() if number} == {queue.key("claim", rank): 1}
+
+
+def test_a_worker_reads_first_what_is_waited_for_then_what_is_begun(broker: redis.Redis) -> None:
+    for rank in reversed(Rank):
+        queue.send("claim", TASKS, new_id(), rank)
+    assert [name for name in queue.KEYS if broker.llen(name)] == [queue.key("claim", rank) for rank in Rank]
+
+
+@pytest.mark.parametrize(("rank", "then"), [(Rank.WAITED_FOR, 0), (Rank.BEGUN, 3), (Rank.NEW, 3)])
+def test_what_follows_the_first_step_is_begun(broker: redis.Redis, rank: Rank, then: int) -> None:
+    queue.send("claim", TASKS, new_id(), rank)
+    message = messages(broker, queue.key("claim", rank))[0]
+    chained = json.loads(base64.b64decode(message["body"]))[2]["chain"]
+    assert [link["options"]["priority"] for link in chained] == [then, then]
 
 
 def test_a_message_names_the_steps_and_holds_the_id_alone(broker: redis.Redis) -> None:
     workflow = new_id()
-    queue.send(TASKS, workflow, priority=1)
-    message = messages(broker, "work")[0]
+    queue.send("claim", TASKS, workflow, Rank.NEW)
+    message = messages(broker, NEW)[0]
     arguments, keywords, rest = json.loads(base64.b64decode(message["body"]))
     assert (message["content-type"], message["headers"]["task"]) == ("application/json", TASKS[0])
     assert (arguments, keywords) == ([str(workflow)], {})
     chained = [(link["task"], link["args"], link["kwargs"], link["immutable"]) for link in reversed(rest["chain"])]
     assert chained == [(task, [str(workflow)], {}, True) for task in TASKS[1:]]
-    assert {link["options"]["queue"] for link in rest["chain"]} == {"work"}
+    assert {link["options"]["queue"] for link in rest["chain"]} == {"claim"}
     assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == (f"('{workflow}',)", "{}")
     assert (message["headers"]["eta"], message["headers"]["expires"]) == (None, None)
 
 
 def test_nothing_on_the_wire_is_longer_than_a_name_or_an_id(broker: redis.Redis) -> None:
     """No data could hide in it: every string but the body is short, and so is every string in the body."""
-    queue.send(TASKS, new_id(), priority=1)
-    message = messages(broker, "work")[0]
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
+    message = messages(broker, NEW)[0]
     del message["headers"]["origin"]  # the sender's own process and host
     message["body"] = json.loads(base64.b64decode(message["body"]))
     assert max(map(len, strings(message))) <= 64
 
 
 def test_the_last_step_alone_is_sent_without_a_chain(broker: redis.Redis) -> None:
-    queue.send(TASKS[-1:], new_id(), priority=1)
-    body = json.loads(base64.b64decode(messages(broker, "work")[0]["body"]))
+    queue.send("claim", TASKS[-1:], new_id(), Rank.NEW)
+    body = json.loads(base64.b64decode(messages(broker, NEW)[0]["body"]))
     assert body[2]["chain"] in (None, [])
 
 
 def test_room_counts_what_waits_in_each_queue(broker: redis.Redis) -> None:
-    for priority in (0, 1, 1):
-        queue.send(TASKS, new_id(), priority=priority)
-    assert queue.room() == {0: queue.MOST_WAITING - 1, 1: queue.MOST_WAITING - 2}
+    for rank in (Rank.WAITED_FOR, Rank.NEW, Rank.BEGUN):
+        queue.send("claim", TASKS, new_id(), rank)
+    left = {place: queue.MOST_WAITING - room for place, room in queue.room().items()}
+    assert {place: number for place, number in left.items() if number} == {("claim", 0): 1, ("claim", 1): 2}
 
 
 def test_a_broker_that_is_away_is_given_up_within_half_a_second_and_then_at_once(away: None) -> None:
     begun = time.monotonic()
     with pytest.raises(errors.BrokerAway):
-        queue.send(TASKS, new_id(), priority=1)
+        queue.send("claim", TASKS, new_id(), Rank.NEW)
     first = time.monotonic()
     with pytest.raises(errors.BrokerAway):
-        queue.send(TASKS, new_id(), priority=1)
+        queue.send("claim", TASKS, new_id(), Rank.NEW)
     assert first - begun < SOON
     assert time.monotonic() - first < AT_ONCE
 
@@ -125,17 +142,17 @@ def test_a_broker_that_is_back_is_used_again_after_a_second(
 ) -> None:
     redis_server.kill()
     with pytest.raises(errors.BrokerAway):
-        queue.send(TASKS, new_id(), priority=1)
+        queue.send("claim", TASKS, new_id(), Rank.NEW)
     redis_server.start()
     assert 0 < queue._away["until"] - time.monotonic() <= 1
     monkeypatch.setitem(queue._away, "until", time.monotonic())
-    queue.send(TASKS, new_id(), priority=1)
-    assert len(messages(broker, "work")) == 1
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
+    assert len(messages(broker, NEW)) == 1
 
 
 def test_what_was_sent_before_the_broker_lost_everything_is_not_needed(broker: redis.Redis) -> None:
-    queue.send(TASKS, new_id(), priority=1)
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
     broker.flushall()
-    assert queue.room() == dict.fromkeys(queue.QUEUES, queue.MOST_WAITING)
-    queue.send(TASKS, new_id(), priority=1)
-    assert queue.room()[1] == queue.MOST_WAITING - 1
+    assert set(queue.room().values()) == {queue.MOST_WAITING}
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
+    assert queue.room()["claim", 1] == queue.MOST_WAITING - 1

@@ -9,28 +9,44 @@ import structlog
 from app import db, errors, metrics, queue
 from app.db import Session
 from app.flows import lines
+from app.queue import Rank
 from app.store import workflows
 
 log = structlog.get_logger("dispatch")
 
 
 def enqueue(workflow_id: UUID) -> None:
-    """Send the chain of the workflow's remaining steps. Best effort, never raises BrokerAway: the sweep delivers."""
+    """Send the chain of the workflow's remaining steps. Best effort, never raises BrokerAway: the sweep delivers.
+
+    So it does where the queue is full: what is new waits as a row, for its client's turn.
+    """
     with db.statements() as session:
         seen = workflows.read(session, workflow_id)
-    if seen:
-        try:
+    if not seen:
+        return
+    try:
+        if _rank(seen.kind, seen.state, seen.priority) is not Rank.NEW or queue.has_room(seen.kind):
             send(seen.kind, seen.state, workflow_id, priority=seen.priority)
-        except errors.BrokerAway as away:
-            metrics.engine_dispatch_failures.inc()
-            log.warning("dispatch.broker-away", reason=str(away))
+            return
+    except errors.BrokerAway as away:
+        metrics.engine_dispatch_failures.inc()
+        log.warning("dispatch.broker-away", reason=str(away))
+    with db.statements() as session:
+        workflows.wake(session, seen)
 
 
 def send(kind: str, state: str, workflow_id: UUID, *, priority: int) -> None:
-    """As `enqueue`, for who has just read the row. Raises BrokerAway."""
+    """As `enqueue`, for who has just read the row, full or not. Raises BrokerAway."""
     if names := lines.FLOWS[kind].remaining(state):
-        queue.send(names, workflow_id, priority=priority)
+        queue.send(kind, names, workflow_id, _rank(kind, state, priority))
         metrics.engine_dispatched.labels(kind).inc()
+
+
+def _rank(kind: str, state: str, priority: int) -> Rank:
+    if priority == 0:
+        return Rank.WAITED_FOR
+    flow = lines.FLOWS[kind]
+    return Rank.NEW if flow.step_in(state) is flow.steps[0] else Rank.BEGUN
 
 
 def follow_up(session: Session, kind: str, record: Any, state: str) -> None:

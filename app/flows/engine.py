@@ -109,6 +109,7 @@ class Run:
 
     def _next_verb(self) -> Next:
         held = self.held
+        worker.marks.works(held.policy.lease)
         if reason := held.load():
             log.info("engine.held", reason=reason)
             return Next.STOP

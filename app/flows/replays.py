@@ -77,7 +77,7 @@ def open_replay(session: Session, asked: Asked, *, by: str) -> tuple[UUID, Count
 def kick(replay_id: UUID) -> None:
     """Let a worker begin at once. Best effort: the job finds what is left."""
     try:
-        queue.send([TASK], replay_id, priority=1)
+        queue.send(queue.JOBS, [TASK], replay_id, queue.Rank.NEW)
     except errors.BrokerAway as away:
         metrics.engine_dispatch_failures.inc()
         log.warning("replay.broker-away", reason=str(away))

@@ -5,9 +5,11 @@ out of reach it runs the rows itself.
 """
 
 import functools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -15,70 +17,78 @@ from app import config, db, errors, metrics, queue
 from app.db import Session
 from app.flows import dispatch, engine, holding, lines, worker
 from app.steps import Failure
-from app.store import workers, workflows
+from app.store import due, workflows
+from app.store.due import Due
 from app.store.workflows import Seen
 
 POISONED_AFTER_CRASHES = 3
-Due = tuple[UUID, str, str, int]
 
 log = structlog.get_logger("sweep")
-_running: set["Future[None]"] = set()
+_running: defaultdict[str, set["Future[None]"]] = defaultdict(set)  # by kind
 
 
-def sweep() -> None:
-    """One round. Does nothing while another process sweeps."""
+def sweep() -> bool:
+    """One round. Does nothing while another process sweeps. True: more is due than there was room for."""
     settings = config.settings()
     try:
         room, broker = queue.room(), True
     except errors.BrokerAway:
-        free = settings.worker_concurrency - len(_running)
-        room, broker = {0: free, 1: free}, False
+        room, broker = _threads_free(), False
     with db.transaction() as session:
-        if not workers.only_one_sweeps(session):
-            return
-        taken = workers.take_away(session, dead=settings.lease_dead_seconds)
+        if not due.only_one_sweeps(session):
+            return False
+        taken = due.take_away(session, dead=settings.lease_dead_seconds)
         for seen, died in taken:
             _taken_away(session, seen, died=died)
     for seen, died in taken:
         if died and seen.crashes >= POISONED_AFTER_CRASHES:
             _fail(seen)
+    entries = {kind: flow.steps[0].of for kind, flow in lines.FLOWS.items()}
     with db.transaction() as session:
-        due = workers.pick_due(session, room, again=settings.redispatch_seconds)
-    if due:
-        log.info("sweep.due", count=len(due))
-        _deliver(due, broker=broker)
+        picked = due.pick_due(session, room, entries=entries, again=settings.redispatch_seconds)
+    if picked:
+        log.info("sweep.due", count=len(picked))
+        _deliver(picked, broker=broker)
+    filled = Counter((one.kind, one.priority) for one in picked)
+    return any(number >= room[place] for place, number in filled.items())
 
 
-def _deliver(due: list[Due], *, broker: bool) -> None:
+def _deliver(picked: Sequence[Due], *, broker: bool) -> None:
     """Enqueue what is due; without a broker run it here, in threads."""
-    for place, (workflow_id, kind, state, priority) in enumerate(due):
+    for place, one in enumerate(picked):
         try:
             if not broker:
                 raise errors.BrokerAway("not reachable")
-            dispatch.send(kind, state, workflow_id, priority=priority)
+            dispatch.send(one.kind, one.state, one.id, priority=one.priority)
         except errors.BrokerAway:
-            _run_here([row[0] for row in due[place:]])
+            _run_here(picked[place:])
             return
 
 
-def _run_here(workflow_ids: list[UUID]) -> None:
-    log.warning("sweep.broker-away", running_here=len(workflow_ids))
+def _run_here(picked: Sequence[Due]) -> None:
+    log.warning("sweep.broker-away", running_here=len(picked))
     metrics.engine_dispatch_failures.inc()
-    for workflow_id in workflow_ids:
-        future = _pool().submit(engine.run, workflow_id)
-        _running.add(future)
-        future.add_done_callback(_ran)
+    for one in picked:
+        future = _pool(one.kind).submit(engine.run, one.id)
+        _running[one.kind].add(future)
+        future.add_done_callback(partial(_ran, one.kind))
 
 
-def _ran(future: "Future[None]") -> None:
-    _running.discard(future)
+def _ran(kind: str, future: "Future[None]") -> None:
+    _running[kind].discard(future)
     if error := future.exception():
         log.warning("sweep.run-failed", error=type(error).__name__)
 
 
+def _threads_free() -> queue.Room:
+    """How many rows of each kind may be run here."""
+    most = config.settings().worker_concurrency
+    return {(kind, priority): most - len(_running[kind]) for kind in lines.FLOWS for priority in (0, 1)}
+
+
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(config.settings().worker_concurrency, thread_name_prefix="sweep")
+def _pool(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(config.settings().worker_concurrency, thread_name_prefix=f"sweep-{kind}")
 
 
 def _taken_away(session: Session, seen: Seen, *, died: bool) -> None:

@@ -1,4 +1,4 @@
-"""The life of a worker process: its incarnation, heartbeat, sweep thread, and how it stops.
+"""The life of a worker process: its incarnation, heartbeat, sweep thread, signs of work, and how it stops.
 
 `start()`, `stop_taking()` and `let_go()` are called by the Celery worker's signals; nothing runs in other processes.
 """
@@ -14,14 +14,17 @@ from uuid import UUID
 
 import structlog
 
-from app import config, db
+from app import config, db, errors, queue
+from app.flows.signs import Marks
 from app.models.orm import new_id
 from app.store import releases, workers
 
+AGAIN_SECONDS = 0.25  # after a sweep that left something for want of room
 ALONE_AFTER_CRASHES = 2  # a row whose holders died so often runs alone in its process
 
 log = structlog.get_logger("worker")
 _stopping = threading.Event()
+marks = Marks()
 
 
 @functools.cache
@@ -43,9 +46,11 @@ def release() -> str:
 
 
 def beat() -> None:
-    """One heartbeat."""
+    """One heartbeat, with this process's signs of work. A worker that stops takes nothing, and that is well."""
+    signs = marks.read(silent=0 if stopping() else config.settings().lease_dead_seconds)
     with db.statements() as session:
-        workers.beat(session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=release())
+        workers.beat(session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=release(), signs=signs)
+    marks.told()
 
 
 def beat_if_possible() -> None:
@@ -58,25 +63,51 @@ def beat_if_possible() -> None:
         log.warning("worker.heartbeat-failed", reason="Postgres cannot be reached")
 
 
-def start(sweep: Callable[[], None]) -> None:
-    """Beat and sweep in threads of their own; the sweep ends with `stop_taking`, the heartbeat with the process."""
+def start(sweep: Callable[[], bool]) -> None:
+    """Beat and sweep in threads of their own; the sweep ends with `stop_taking`, the heartbeat with the process.
+
+    A sweep that left something for want of room comes again soon.
+    """
     settings = config.settings()
+    marks.begin()
     _every(settings.lease_heartbeat_seconds, beat, "heartbeat", until=threading.Event())
-    _every(settings.sweep_seconds, sweep, "sweep", until=_stopping)
+    _every(settings.sweep_seconds, functools.partial(_round, sweep), "sweep", until=_stopping)
 
 
-def _every(seconds: float, action: Callable[[], None], name: str, *, until: threading.Event) -> None:
+def _round(sweep: Callable[[], bool]) -> bool:
+    try:
+        return sweep()
+    finally:
+        marks.swept()
+        _look()
+
+
+def _look() -> None:
+    """Note when this process has nothing to take: nothing waits, or the broker that would bring it is out of reach."""
+    settings = config.settings()
+    try:
+        queue.room()
+        with db.statements() as session:
+            waits = workers.work_waits(session, again=settings.redispatch_seconds)
+    except errors.BrokerAway:
+        waits = False
+    if not waits:
+        marks.spared()
+
+
+def _every(seconds: float, action: Callable[[], object], name: str, *, until: threading.Event) -> None:
     def loop() -> None:
         while not until.is_set():
-            begun = time.monotonic()
+            begun, pause = time.monotonic(), seconds
             try:
-                action()
+                if action():
+                    pause = min(AGAIN_SECONDS, seconds)
             except Exception as error:
                 if db.unreachable(error):
                     log.warning("worker.postgres-away", thread=name)
                 else:
                     log.exception("worker.thread-failed", thread=name)
-            until.wait(max(seconds - (time.monotonic() - begun), 0.05))
+            until.wait(max(pause - (time.monotonic() - begun), 0.05))
 
     threading.Thread(target=loop, name=name, daemon=True).start()
 
@@ -112,6 +143,7 @@ class _Gate:
         try:
             yield
         finally:
+            marks.rests()
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
@@ -130,6 +162,7 @@ class _Gate:
                     renew()
             yield
         finally:
+            marks.rests()
             with self._changed:
                 self._closed = False
                 self._changed.notify_all()

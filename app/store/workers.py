@@ -1,107 +1,82 @@
-"""Living workers, and the sweep's two statements: take away what nobody tends, pick what is due."""
+"""Living workers: heartbeat, signs of work, and end."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import case, func, insert, or_, select, text, update
+from sqlalchemy import Float, func, null, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from app.models.workflow import Move, Worker
+from app.models.workflow import Worker
+from app.store import due
 from app.store.workflows import _SEEN, NOW, Seen, W, seconds
 
-_SWEEP_LOCK = 7_301_001
+
+@dataclass(frozen=True, kw_only=True)
+class Signs:
+    """How many seconds ago a worker's sweep ended a round, it had nothing to take, and a step was under way in it."""
+
+    swept: float
+    spare: float
+    worked: float | None
 
 
-def beat(session: Session, worker: UUID, *, host: str, pid: int, release: str) -> None:
-    """Say that this incarnation lives."""
-    row = upsert(Worker).values(id=worker, host=host, pid=pid, release=release)
-    session.execute(row.on_conflict_do_update(index_elements=[Worker.id], set_={"beat_at": NOW}))
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """A worker as its last heartbeat shows it; for how many seconds Postgres, while it was up, has heard none.
 
-
-def only_one_sweeps(session: Session) -> bool:
-    """True for one transaction at a time in the whole system."""
-    return bool(session.execute(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))).scalar())
-
-
-def take_away(session: Session, *, dead: float, limit: int = 500) -> list[tuple[Seen, bool]]:
-    """Free what is held by the dead, or longer than its holder said. Returns each row as it is now, and whether its
-    holder died (heartbeat older than `dead` seconds, while Postgres itself was up that long)."""
-    silent = or_(Worker.beat_at.is_(None), Worker.beat_at < NOW - seconds(dead))
-    died = silent & (func.pg_postmaster_start_time() < NOW - seconds(dead))
-    held = (
-        select(*_SEEN, died.label("died"))
-        .select_from(W.outerjoin(Worker, Worker.id == W.c.worker))
-        .where(W.c.worker.is_not(None), or_(died, W.c.wake_at <= NOW))
-        .limit(limit)
-        .with_for_update(of=W, skip_locked=True)
-    )
-    rows = [dict(row._mapping) for row in session.execute(held)]
-    died_of = {row["id"]: bool(row.pop("died")) for row in rows}
-    taken = [Seen(**row) for row in rows]
-    crashed = W.c.id.in_([one for one, gone in died_of.items() if gone]).cast(W.c.crashes.type)
-    return [(seen, died_of[seen.id]) for seen in _free(session, taken, crashes=W.c.crashes + crashed)]
-
-
-def _free(session: Session, held: Sequence[Seen], **values: Any) -> list[Seen]:
-    """Free these locked rows, in doubt where they are; each as it is then."""
-    if not held:
-        return []
-    rest = {seen.id: seen.machine.rest(seen.state, in_doubt=seen.in_doubt) for seen in held}
-    moved = [seen for seen in held if rest[seen.id] != seen.state]
-    state = case({seen.id: rest[seen.id] for seen in moved}, value=W.c.id, else_=W.c.state) if moved else W.c.state
-    since = case((W.c.id.in_([seen.id for seen in moved]), NOW), else_=W.c.updated_at)
-    freed = (
-        update(W)
-        .where(W.c.id.in_(rest))
-        .values(worker=None, fence=W.c.fence + 1, wake_at=NOW, state=state, updated_at=since, **values)
-        .returning(*_SEEN)
-    )
-    rows = [Seen(**row._mapping) for row in session.execute(freed)]
-    if moved:
-        moves = [{"workflow_id": seen.id, "of": seen.state, "to": rest[seen.id], "actor": "sweep"} for seen in moved]
-        session.execute(insert(Move), moves)
-    return rows
-
-
-_DUE = text("""
-    WITH due AS (
-        SELECT id, updated_at, row_number() OVER (PARTITION BY client_id ORDER BY updated_at, id) AS turn
-        FROM workflows
-        WHERE wake_at <= clock_timestamp() AND worker IS NULL AND priority = :priority
-    ), next AS (
-        SELECT id, turn, updated_at FROM due ORDER BY turn, updated_at LIMIT :most
-    ), free AS (
-        SELECT w.id FROM workflows w JOIN next USING (id)
-        WHERE w.wake_at <= clock_timestamp() AND w.worker IS NULL
-        FOR UPDATE OF w SKIP LOCKED
-    ), picked AS (
-        UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
-        FROM free WHERE workflows.id = free.id
-        RETURNING workflows.id, kind, state
-    )
-    SELECT id, kind, state FROM picked JOIN next USING (id) ORDER BY turn, updated_at
-""")
-
-
-def pick_due(session: Session, room: Mapping[int, int], *, again: float) -> list[tuple[UUID, str, str, int]]:
-    """Due workflows, those somebody waits for first, then round robin over clients, each client's oldest move first.
-
-    `room` says how many of each priority. They are looked at again in `again` seconds unless somebody takes them.
+    Without signs: it is of a release that shows none, or has not become ready.
     """
-    picked = []
-    for priority, most in room.items():
-        if most > 0:
-            rows = session.execute(_DUE, {"priority": priority, "most": most, "again": again})
-            picked += [(row.id, row.kind, row.state, priority) for row in rows]
-    return picked
+
+    host: str
+    pid: int
+    silent: float
+    signs: Signs | None
+
+
+def beat(session: Session, worker: UUID, *, host: str, pid: int, release: str, signs: Signs | None = None) -> None:
+    """Say that this incarnation lives, and what it shows of its work."""
+    ages = {"swept": None, "spare": None, "worked": None} if signs is None else vars(signs)
+    said = {f"{name}_at": null() if age is None else NOW - seconds(age) for name, age in ages.items()}
+    row = upsert(Worker).values(id=worker, host=host, pid=pid, release=release, **said)
+    session.execute(row.on_conflict_do_update(index_elements=[Worker.id], set_={"beat_at": NOW, **said}))
+
+
+def pulses(session: Session) -> Sequence[Pulse]:
+    """Every process that was a worker in the last hour, by host and pid; of several that had the pid the last one."""
+    age = [func.extract("epoch", NOW - at).cast(Float) for at in (Worker.swept_at, Worker.spare_at, Worker.worked_at)]
+    up = func.greatest(Worker.beat_at, func.pg_postmaster_start_time())
+    silent = func.extract("epoch", NOW - up).cast(Float)
+    rows = session.execute(select(Worker.host, Worker.pid, silent, *age).order_by(Worker.started_at))
+    last = {
+        (host, pid): Pulse(
+            host=host, pid=pid, silent=unheard,
+            signs=None if swept is None else Signs(swept=swept, spare=spare, worked=worked),
+        )
+        for host, pid, unheard, swept, spare, worked in rows
+    }  # fmt: skip
+    return list(last.values())
+
+
+def work_waits(session: Session, *, again: float) -> bool:
+    """Whether something due and free was offered to the workers and not taken, or not even offered, for twice the time
+    (`again`, in seconds) after which it is offered anew.
+
+    What a rate limit, a breaker or a switched-off line puts off has been taken first, and is due later; what is kept
+    for one release is not for everybody.
+    """
+    statement = text(
+        "SELECT EXISTS (SELECT FROM workflows WHERE wake_at <= now() + make_interval(secs => :again) "
+        "AND due_at <= now() - make_interval(secs => 2 * :again) AND worker IS NULL AND for_release IS NULL)"
+    )
+    return bool(session.execute(statement, {"again": again}).scalar_one())
 
 
 def let_go(session: Session, worker: UUID) -> int:
     """Free all that this worker still holds, because it is about to exit. What was in doubt stays in doubt."""
     held = session.execute(select(*_SEEN).where(W.c.worker == worker).with_for_update(skip_locked=True))
-    return len(_free(session, [Seen(**row._mapping) for row in held]))
+    return len(due.free(session, [Seen(**row._mapping) for row in held]))
 
 
 def forget_silent(session: Session, *, after: float) -> int:

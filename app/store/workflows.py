@@ -182,6 +182,12 @@ def ask(session: Session, seen: Seen, what: str) -> bool:
     return _write(session, seen, W.c.in_doubt == seen.in_doubt, asked=what)
 
 
+def wake(session: Session, seen: Seen) -> None:
+    """Let the sweep look at this free and due row at once: no message is on its way."""
+    due = (W.c.worker.is_(None), W.c.due_at <= NOW, W.c.wake_at > NOW)
+    _write(session, seen, *due, wake_at=NOW)
+
+
 def save(session: Session, table: type[Workflow], workflow_id: UUID, values: Mapping[str, Any]) -> None:
     """Store columns of a line's own row; the guarded write of the same transaction has proved the right to."""
     if values:

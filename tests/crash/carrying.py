@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app import db
 from app.flows import engine, worker
-from app.store import workers
+from app.store import due
 from tests.flows.conftest import row
 
 DEAD_SECONDS = 0.05
@@ -42,4 +42,4 @@ def take_from_the_dead() -> None:
     with db.transaction() as session:
         session.execute(SILENCE, {"mine": worker.incarnation()})
     with db.transaction() as session:
-        workers.take_away(session, dead=DEAD_SECONDS)
+        due.take_away(session, dead=DEAD_SECONDS)

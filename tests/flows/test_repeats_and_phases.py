@@ -16,7 +16,7 @@ from app.flows.flow import Ending, Flow
 from app.models.orm import new_id
 from app.models.voucher import VoucherOperation
 from app.steps import Ended, Nothing, Ok, Rejected, Retry, Step, Unknown
-from app.store import releases, workers, workflows
+from app.store import due, releases, workers, workflows
 from tests.flows.conftest import LATER, LOST, NO, POLICY, S, Script, make, perform, row, seen, shift, write
 from tests.store.conftest import history, workflow
 
@@ -226,7 +226,7 @@ def test_what_a_holder_leaves_behind_stands_where_nobody_is_at_it(
     with db.transaction() as session:
         if how == "sweep":
             session.execute(text("UPDATE workflows SET wake_at = wake_at - interval '1 minute'"))
-            assert [(freed.state, freed.fence) for freed, _ in workers.take_away(session, dead=4)] == [(then, 1)]
+            assert [(freed.state, freed.fence) for freed, _ in due.take_away(session, dead=4)] == [(then, 1)]
         else:
             assert workers.let_go(session, holder) == 1
     assert (state_of(one), way(one)) == (then, [] if state == then else [then])

@@ -20,7 +20,7 @@ from app.models.client import Client
 from app.models.orm import new_id
 from app.models.workflow import Move, Worker
 from app.steps import Ok
-from app.store import workers, workflows
+from app.store import due, workflows
 from app.store.workflows import NOW, seconds
 from local import services
 from tests.flows.conftest import S, Script, make, moves, perform, row, shift, take, write
@@ -54,7 +54,7 @@ def no_broker(broker: redis.Redis, redis_server: services.Redis) -> Iterator[Non
 
 def sent(broker: redis.Redis) -> list[UUID]:
     """The workflows that messages wait for, in the order in which a worker reads them: urgent ones first."""
-    messages = [json.loads(raw) for name in queue.QUEUES.values() for raw in reversed(broker.lrange(name, 0, -1))]
+    messages = [json.loads(raw) for name in queue.KEYS for raw in reversed(broker.lrange(name, 0, -1))]
     return [UUID(json.loads(message["headers"]["argsrepr"].replace("'", '"').strip("(,)"))) for message in messages]
 
 
@@ -256,7 +256,7 @@ def test_no_more_is_sent_than_the_queue_has_room_for(
     script: Script, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "MOST_WAITING", 3)
-    broker.rpush(queue.WORK, json.dumps({"headers": {"argsrepr": f"('{new_id()}',)"}}))
+    broker.rpush(queue.key("claim", queue.Rank.NEW), json.dumps({"headers": {"argsrepr": f"('{new_id()}',)"}}))
     claims = [make() for _ in range(4)]
     for age, claim in zip((40, 30, 20, 10), claims, strict=True):
         shift(claim, age)
@@ -275,7 +275,7 @@ def test_a_sweep_does_nothing_while_another_one_is_under_way(script: Script, bro
 
     def another() -> None:
         with db.transaction() as session:
-            assert workers.only_one_sweeps(session)
+            assert due.only_one_sweeps(session)
             locked.set()
             may_end.wait(SECONDS)
 
@@ -300,7 +300,7 @@ def test_without_a_broker_the_sweep_carries_rows_to_their_end_itself(script: Scr
     sweep.sweep()
     poll(lambda: {row(claim).state for claim in claims} == {S.EXPENSED})
     assert sorted(script.done) == ["add.do", "add.do", "create.do", "create.do"]
-    poll(lambda: not sweep._running)
+    poll(lambda: not any(sweep._running.values()))
 
 
 def test_a_broker_that_goes_away_in_mid_delivery_leaves_the_rest_to_the_sweep(
@@ -322,13 +322,13 @@ def test_a_broker_that_goes_away_in_mid_delivery_leaves_the_rest_to_the_sweep(
 def test_no_more_rows_are_run_here_than_there_are_threads(
     script: Script, no_broker: None, set_settings: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed: list[UUID] = []
+    handed: list[due.Due] = []
     monkeypatch.setattr(sweep, "_run_here", handed.extend)
     set_settings(WORKER_CONCURRENCY=2)
     claims = [make() for _ in range(4)]
     sweep.sweep()
     assert len(handed) == 2
-    assert set(handed) < set(claims)
+    assert {one.id for one in handed} < set(claims)
 
 
 def test_an_error_in_a_row_that_is_run_here_is_noted_and_hurts_nobody(
@@ -345,7 +345,7 @@ def test_an_error_in_a_row_that_is_run_here_is_noted_and_hurts_nobody(
     monkeypatch.setattr(engine, "run", sometimes)
     sweep.sweep()
     poll(lambda: row(good).state == S.EXPENSED)
-    poll(lambda: not sweep._running)
+    poll(lambda: not any(sweep._running.values()))
     assert row(bad).state == S.APPOINTMENT_FOUND
 
 

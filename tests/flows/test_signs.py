@@ -1,0 +1,247 @@
+"""A worker that does nothing is told from one that has nothing to do, by what its heartbeat carries along."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app import db, diagnosis, errors, queue
+from app.diagnosis import Finding
+from app.flows import worker
+from app.flows.signs import Marks
+from app.models.orm import new_id
+from app.models.workflow import Worker
+from app.steps import Ok
+from app.store import workers
+from app.store.workflows import NOW, seconds
+from tests.flows.conftest import Script, make, perform
+
+LONG_DUE = {"due_at": NOW - seconds(60), "wake_at": NOW - seconds(60)}
+pytestmark = pytest.mark.usefixtures("database")
+
+
+class Life:
+    """The worker that this process is, second by second, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.sweep: Callable[[], bool] | None = lambda: False
+
+    def goes_on(self, seconds: int, each: Callable[[], Any] = lambda: None) -> None:
+        for _ in range(seconds):
+            self.seconds += 1
+            each()
+            if self.sweep:
+                worker._round(self.sweep)
+            worker.beat()
+
+
+@pytest.fixture
+def life(monkeypatch: pytest.MonkeyPatch) -> Life:
+    lived = Life()
+    monkeypatch.setattr(worker, "marks", Marks(lambda: lived.seconds))
+    worker.marks.begin()
+    worker.beat()
+    return lived
+
+
+@pytest.fixture
+def hang() -> Iterator[Callable[..., Any]]:
+    """Whoever calls it hangs until the test is over."""
+    over = threading.Event()
+    yield lambda *_: over.wait(20) and Ok()
+    over.set()
+
+
+@pytest.fixture
+def aside() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def told() -> tuple[bool, str]:
+    """What `throughline alive` says of this process."""
+    (found,) = diagnosis.workers_here()
+    assert found.what == f"worker {os.getpid()}"
+    return found.ok, found.detail
+
+
+def test_a_worker_without_work_has_nothing_to_do_for_however_long(life: Life) -> None:
+    life.goes_on(100)
+    assert told() == (True, "nothing to do")
+
+
+def test_a_worker_whose_sweep_hangs_is_named_while_its_heart_beats(
+    life: Life, aside: ThreadPoolExecutor, hang: Callable[..., Any]
+) -> None:
+    aside.submit(worker._round, hang)
+    life.sweep = None
+    life.goes_on(29)
+    assert told() == (True, "nothing to do")
+    life.goes_on(2)
+    assert told() == (False, "its sweep has not ended a round for 31 s")
+
+
+def test_a_sweep_that_fails_has_not_hung(life: Life) -> None:
+    def failing() -> bool:
+        raise ZeroDivisionError
+
+    life.sweep = None
+
+    def each() -> None:
+        with pytest.raises(ZeroDivisionError):
+            worker._round(failing)
+
+    life.goes_on(40, each)
+    assert told() == (True, "nothing to do")
+
+
+def test_a_worker_that_takes_nothing_is_named_when_work_has_waited_all_the_time(life: Life) -> None:
+    make(**LONG_DUE)
+    life.goes_on(29)
+    assert told()[0]
+    life.goes_on(2)
+    assert told() == (False, "has taken nothing for 31 s, though work is due")
+
+
+def test_a_worker_whose_threads_are_stuck_is_at_work_for_as_long_as_its_lease_lasts(
+    life: Life, script: Script, aside: ThreadPoolExecutor, hang: Callable[..., Any]
+) -> None:
+    begun = threading.Event()
+    script.answers["create.do"] = [lambda *_: begun.set() or hang()]
+    aside.submit(perform, make())
+    assert begun.wait(20)
+    make(**LONG_DUE)
+    life.goes_on(65 + 29)
+    assert told()[0]
+    life.goes_on(2)
+    assert told() == (False, "has taken nothing for 31 s, though work is due")
+
+
+def test_a_worker_that_waits_at_the_gate_for_a_stuck_thread_is_not_at_work(
+    life: Life, script: Script, aside: ThreadPoolExecutor
+) -> None:
+    make(**LONG_DUE)
+    with worker.gate(alone=True, renew=lambda: None):
+        waiting = threading.Event()
+        aside.submit(worker.gate(alone=False, renew=waiting.set).__enter__)
+        assert waiting.wait(20)
+        life.goes_on(31)
+        assert not told()[0]
+
+
+def test_a_worker_that_is_held_to_a_rate_limit_is_not_named(life: Life, script: Script) -> None:
+    def limited(*_: Any) -> None:
+        raise errors.NotSent("limiter", after=20)
+
+    def each() -> None:
+        if life.seconds % 25 == 0:
+            script.answers["create.do"] = [limited]
+            perform(make())
+
+    make(**LONG_DUE)
+    life.goes_on(100, each)
+    assert told() == (True, "takes work: last step 0.0 s ago")
+    life.goes_on(20, each)
+    assert told() == (True, "takes work: last step 20.0 s ago")
+
+
+@pytest.mark.parametrize(
+    "put_off",
+    [
+        {"due_at": NOW + seconds(20), "wake_at": NOW + seconds(20)},
+        {"due_at": NOW - seconds(60), "wake_at": NOW + seconds(60), "worker": new_id()},
+        {**LONG_DUE, "for_release": "another"},
+        {"due_at": NOW - seconds(9), "wake_at": NOW},
+    ],
+    ids=["put off", "held by another", "kept for a release", "only just due"],
+)
+def test_what_is_not_to_be_taken_now_keeps_nobody_from_having_nothing_to_do(
+    life: Life, put_off: dict[str, Any]
+) -> None:
+    make(**put_off)
+    life.goes_on(40)
+    assert told() == (True, "nothing to do")
+
+
+def test_without_redis_who_does_not_sweep_has_nothing_to_do(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise errors.BrokerAway("not reachable")
+
+    make(**LONG_DUE)
+    monkeypatch.setattr(queue, "room", away)
+    life.goes_on(40)
+    assert told() == (True, "nothing to do")
+
+
+def test_what_was_not_done_while_stopped_or_without_postgres_is_no_sign(life: Life) -> None:
+    make(**LONG_DUE)
+    life.goes_on(20)
+    life.seconds += 300
+    worker.beat()
+    assert told()[0]
+    life.goes_on(31)
+    assert not told()[0]
+
+
+def test_a_worker_that_ends_may_take_nothing(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(**LONG_DUE)
+    monkeypatch.setattr(worker, "stopping", lambda: True)
+    life.sweep = None
+    life.goes_on(40)
+    assert told()[0]
+
+
+def test_the_doctor_names_who_does_nothing_on_any_host(life: Life) -> None:
+    make(**LONG_DUE)
+    life.goes_on(31)
+    found = {one.what: one for one in diagnosis.run()}["workers"]
+    wrong = f"process {os.getpid()} on {socket.gethostname()}: has taken nothing for 31 s, though work is due"
+    assert (found.ok, found.detail) == (False, f"1 alive; {wrong}")
+    assert "restart it" in found.remedy
+
+
+# What is known of the processes of this host
+
+
+def here(**columns: Any) -> None:
+    values = {"id": new_id(), "host": socket.gethostname(), "pid": os.getpid(), "release": "test", **columns}
+    with db.transaction() as session:
+        session.execute(Worker.__table__.insert().values(**values))
+
+
+def only(**columns: Any) -> list[Finding]:
+    with db.transaction() as session:
+        session.query(Worker).delete()
+    here(**columns)
+    return diagnosis.workers_here()
+
+
+def test_a_worker_of_a_release_that_shows_no_signs_is_judged_by_its_heartbeat() -> None:
+    (found,) = only()
+    assert (found.ok, found.detail) == (True, "beats")
+
+
+def test_a_process_that_is_silent_is_named_once_postgres_has_been_up_for_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (found,) = only(beat_at=NOW - seconds(100_000))
+    assert found.ok, "Postgres of the tests is younger than 30 s, or this test is late"
+    pulse = workers.Pulse(host="here", pid=1, silent=31, signs=None)
+    assert "no heartbeat for 31 s" in diagnosis.trouble(pulse)
+
+
+def test_of_several_that_had_the_pid_the_last_one_counts() -> None:
+    only(started_at=NOW - seconds(100), swept_at=NOW - seconds(90), spare_at=NOW - seconds(90))
+    here(swept_at=NOW, spare_at=NOW)
+    assert told() == (True, "nothing to do")
+
+
+@pytest.mark.parametrize("columns", [{"pid": 2**22 + 1}, {"host": "elsewhere"}], ids=["ended", "of another host"])
+def test_where_no_worker_runs_that_is_said(columns: dict[str, Any]) -> None:
+    (found,) = only(**columns)
+    assert (found.ok, found.remedy) == (False, "start one")

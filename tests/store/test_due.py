@@ -1,0 +1,152 @@
+"""What is taken from whom, and in which order due work is picked."""
+
+import threading
+from uuid import UUID
+
+import pytest
+
+from app import db
+from app.models.orm import new_id
+from app.models.workflow import Worker
+from app.store import due
+from app.store.workflows import NOW, seconds
+from tests.store.conftest import beat, columns, until, wait_until_postgres_is_older_than, workflow
+
+pytestmark = pytest.mark.usefixtures("database")
+
+DEAD = 4.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def old_enough(schema: None) -> None:
+    wait_until_postgres_is_older_than(DEAD)
+
+
+def silent_for(worker: UUID, age: float) -> None:
+    with db.transaction() as session:
+        session.execute(Worker.__table__.update().where(Worker.id == worker).values(beat_at=NOW - seconds(age)))
+
+
+def take_away(dead: float = DEAD) -> dict[UUID, bool]:
+    with db.transaction() as session:
+        return {row.id: died for row, died in due.take_away(session, dead=dead)}
+
+
+def pick(urgent: int = 100, other: int = 100) -> list[UUID]:
+    room = {("claim", 0): urgent, ("claim", 1): other}
+    with db.transaction() as session:
+        return [one.id for one in due.pick_due(session, room, entries={"claim": "accepted"}, again=5)]
+
+
+def due_since(age: float, *, of: str = "test", priority: int = 1) -> UUID:
+    return workflow(of=of, priority=priority, wake_at=NOW - seconds(age), updated_at=NOW - seconds(age))
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_what_is_taken_away_is_free_at_once_under_a_new_fence(died: bool) -> None:
+    worker = new_id()
+    beat(worker)
+    silent_for(worker, 60 if died else 0)
+    row = workflow(worker=worker, fence=3, crashes=1, wake_at=NOW + seconds(60 if died else -1))
+    assert take_away() == {row: died}
+    after = columns(row)
+    assert (after["worker"], after["fence"], after["crashes"]) == (None, 4, 2 if died else 1)
+    assert until(after["wake_at"]) <= 0
+
+
+def test_nothing_is_taken_from_a_living_holder_in_time() -> None:
+    worker = new_id()
+    beat(worker)
+    workflow(worker=worker, wake_at=NOW + seconds(60))
+    assert take_away() == {}
+
+
+def test_a_holder_without_any_heartbeat_is_dead() -> None:
+    row = workflow(worker=new_id(), wake_at=NOW + seconds(60))
+    assert take_away() == {row: True}
+
+
+def test_nobody_counts_as_dead_while_postgres_is_younger_than_the_limit() -> None:
+    row, late = workflow(worker=new_id(), wake_at=NOW + seconds(60)), workflow(worker=new_id())
+    assert take_away(dead=1e6) == {late: False}
+    assert columns(row)["worker"]
+
+
+def test_what_another_sweep_has_locked_is_left_to_it() -> None:
+    row = workflow(worker=new_id())
+    with db.transaction() as session:
+        assert due.take_away(session, dead=DEAD)
+        assert take_away() == {}
+    assert columns(row)["worker"] is None
+
+
+def test_what_somebody_waits_for_comes_first() -> None:
+    later, sooner = due_since(60), due_since(1, priority=0)
+    assert pick() == [sooner, later]
+
+
+def test_clients_take_turns_and_each_has_its_oldest_first() -> None:
+    flood = [due_since(100 - age, of="flood") for age in range(10)]
+    one = due_since(1, of="small")
+    assert set(pick(0, 2)) == {flood[0], one}
+    assert set(pick(0, 3)) == set(flood[1:4])
+
+
+def test_of_one_client_the_oldest_come_first() -> None:
+    rows = [due_since(age) for age in (5, 30, 10, 20)]
+    assert set(pick(0, 2)) == {rows[1], rows[3]}
+
+
+def test_of_clients_whose_turn_it_is_the_one_that_waits_longest_comes_first() -> None:
+    due_since(5, of="one")
+    oldest = due_since(30, of="two")
+    due_since(10, of="three")
+    assert pick(0, 1) == [oldest]
+
+
+def test_what_is_held_beyond_its_lease_takes_no_room_from_what_is_free() -> None:
+    workflow(worker=new_id(), wake_at=NOW - seconds(60))
+    free = due_since(1)
+    assert pick(0, 1) == [free]
+
+
+@pytest.mark.parametrize("room", [0, -3])
+def test_without_room_nothing_is_picked(room: int) -> None:
+    due_since(1)
+    assert pick(room, room) == []
+
+
+def test_held_finished_and_later_rows_are_not_picked() -> None:
+    workflow(worker=new_id())
+    workflow(state="submitted")
+    workflow(wake_at=NOW + seconds(60))
+    assert pick() == []
+
+
+def test_what_is_picked_is_looked_at_again_later() -> None:
+    row = due_since(10)
+    assert pick() == [row]
+    assert 4 < until(columns(row)["wake_at"]) <= 5
+    assert pick() == []
+
+
+def test_one_transaction_sweeps_at_a_time() -> None:
+    holds, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with db.transaction() as session:
+            assert due.only_one_sweeps(session)
+            holds.set()
+            may_end.wait(20)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    try:
+        assert holds.wait(20)
+        with db.transaction() as session:
+            assert not due.only_one_sweeps(session)
+    finally:
+        may_end.set()
+        other.join()
+    with db.transaction() as session:
+        assert due.only_one_sweeps(session)
