@@ -8,6 +8,7 @@ Each kind of workflow has a queue of its own, so that a backlog of one delays no
 somebody waits for, then what is begun, then what is new: a backlog waits as rows, not as half-done work.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ MOST_WAITING = 32  # messages per queue that are begun or new, and as many that 
 GIVE_UP_SECONDS = 0.2
 _AWAY_SECONDS = 1.0  # after a failure, do not try again for so long: a caller must not wait 0.2 s each time
 _COUNT_AGAIN_SECONDS = 0.2
+_BACKLOG = "throughline:backlog:"
 
 _away = {"until": 0.0}  # by the monotonic clock
 Room = dict[tuple[str, int], int]
@@ -75,12 +77,11 @@ def celery() -> Celery:
 
 
 def send(to: str, tasks: Sequence[str], workflow_id: UUID, rank: Rank) -> None:
-    """Enqueue the chain of these tasks, by name, for one workflow in this queue. Raises BrokerAway, at once while it is known.
+    """Enqueue the chain of these tasks, by name, for one workflow. Raises BrokerAway, at once while it is known.
 
-    `rank` is the first message's; those that follow it are begun.
+    `to` is the queue; `rank` the first message's: those that follow it are begun.
     """
-    if time.monotonic() < _away["until"]:
-        raise errors.BrokerAway("the broker was away a moment ago")
+    _fail_if_known_away()
     links = [
         signature(
             name, args=(str(workflow_id),), immutable=True, queue=to,
@@ -91,8 +92,17 @@ def send(to: str, tasks: Sequence[str], workflow_id: UUID, rank: Rank) -> None:
     try:
         chain(*links, app=celery()).apply_async(retry=False)
     except (OperationalError, redis.RedisError, OSError) as error:
-        _away["until"] = time.monotonic() + _AWAY_SECONDS
-        raise errors.BrokerAway(type(error).__name__) from error
+        raise _away_now(error) from error
+
+
+def _fail_if_known_away() -> None:
+    if time.monotonic() < _away["until"]:
+        raise errors.BrokerAway("the broker was away a moment ago")
+
+
+def _away_now(error: Exception) -> errors.BrokerAway:
+    _away["until"] = time.monotonic() + _AWAY_SECONDS
+    return errors.BrokerAway(type(error).__name__)
 
 
 @functools.cache
@@ -132,19 +142,43 @@ def room() -> Room:
     }
 
 
+def tell_backlog(kinds: Sequence[str], *, seconds: float) -> None:
+    """Let everybody know for so long that more of these kinds waits as rows. Best effort."""
+    with contextlib.suppress(redis.RedisError), _counter().pipeline(transaction=False) as pipe:
+        for kind in kinds:
+            pipe.set(_BACKLOG + kind, 1, px=int(seconds * 1000))
+        pipe.execute()
+
+
+def backlogs() -> set[str]:
+    """The kinds of which more waits as rows than the sweep lets go. Raises BrokerAway."""
+    try:
+        told = _counter().mget([_BACKLOG + kind for kind in states.MACHINES])
+    except redis.RedisError as error:
+        raise errors.BrokerAway(type(error).__name__) from error
+    return {kind for kind, one in zip(states.MACHINES, told, strict=True) if one}
+
+
 class _Counted:
-    """`room` as this process knows it."""
+    """Room and backlogs as this process knows them."""
 
     def __init__(self) -> None:
-        self._room: Room = {}
+        self._open: set[str] = set()
         self._until = 0.0
 
     def has_room(self, kind: str) -> bool:
-        """Whether the queue takes new messages, as counted at most 0.2 s ago. Raises BrokerAway."""
+        """Whether a new message may go at once, as counted at most 0.2 s ago. Raises BrokerAway, as `send` does.
+
+        Where rows wait for their turn already, a new one is left to wait with them.
+        """
         if time.monotonic() >= self._until:
-            self._room = room()
+            _fail_if_known_away()
+            try:
+                self._open = {kind for (kind, priority), free in room().items() if priority and free > 0} - backlogs()
+            except errors.BrokerAway as away:
+                raise _away_now(away) from away
             self._until = time.monotonic() + _COUNT_AGAIN_SECONDS
-        return self._room[kind, 1] > 0
+        return kind in self._open
 
 
 has_room = _Counted().has_room

@@ -156,3 +156,24 @@ def test_what_was_sent_before_the_broker_lost_everything_is_not_needed(broker: r
     assert set(queue.room().values()) == {queue.MOST_WAITING}
     queue.send("claim", TASKS, new_id(), Rank.NEW)
     assert queue.room()["claim", 1] == queue.MOST_WAITING - 1
+
+
+def test_a_full_queue_is_noticed_within_a_fifth_of_a_second(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = queue._Counted()
+    monkeypatch.setattr(queue, "MOST_WAITING", 1)
+    assert counted.has_room("claim")
+    queue.send("claim", TASKS, new_id(), Rank.NEW)
+    counted._until = time.monotonic()
+    assert [counted.has_room(kind) for kind in ("claim", "declaration")] == [False, True]
+
+
+def test_who_asks_for_room_does_not_wait_again_for_a_broker_that_is_away(away: None) -> None:
+    counted = queue._Counted()
+    with pytest.raises(errors.BrokerAway):
+        counted.has_room("claim")
+    begun = time.monotonic()
+    with pytest.raises(errors.BrokerAway):
+        counted.has_room("claim")
+    assert time.monotonic() - begun < AT_ONCE

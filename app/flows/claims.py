@@ -15,6 +15,8 @@ from app.flows.flow import Ending, Flow, Policy, Verdict
 from app.models.claim import Claim
 from app.steps import Call, Failure, Ok, Outcome, Rejected, Retry, Step, Unknown
 from app.store import claims, workflows
+from app.upstreams.http import Pace
+from app.upstreams.travel_pay_access import gateway
 
 S = states.Claim
 _MADE_NOTHING_YET = (S.ACCEPTED, S.AUTHORIZED)
@@ -202,6 +204,13 @@ STEPS = (
 )
 ROLLBACK = Step(name="rollback", of=S.ROLLING_BACK, to=S.ROLLED_BACK, do=claim_undo.rollback(STEPS))
 
+
+def pace() -> Pace:
+    """As Travel Pay takes them."""
+    line = config.settings().travel_pay
+    return gateway(line).api.pace() if line else Pace()
+
+
 FLOW = Flow(
     machine=states.CLAIM,
     line="claims",
@@ -215,4 +224,5 @@ FLOW = Flow(
     asked=asked,
     entered=entered,
     observed=observed,
+    pace=pace,
 )

@@ -18,6 +18,8 @@ from app.models.declaration import Declaration
 from app.steps import Ended, Failure, Ok, Outcome, Rejected, Retry, Step, Unknown, Work
 from app.store import clients, declaration_jobs, replays, workflows
 from app.store.declaration_jobs import Found
+from app.upstreams import mdg
+from app.upstreams.http import Pace
 from app.upstreams.mdg import Mdg
 
 S = states.Declaration
@@ -191,6 +193,12 @@ def fields(about: Declaration | Found) -> dict[str, Any]:
     }
 
 
+def pace() -> Pace:
+    """As MDG takes them."""
+    line = config.settings().mdg
+    return mdg.upstream(line).pace() if line else Pace()
+
+
 FLOW = Flow(
     machine=states.DECLARATION,
     line="declarations",
@@ -204,4 +212,5 @@ FLOW = Flow(
     entered=entered,
     observed=observed,
     clear=clear,
+    pace=pace,
 )

@@ -10,6 +10,7 @@ from app import states
 from app.db import Session
 from app.models.workflow import Workflow
 from app.steps import Call, Failure, Outcome, Step
+from app.upstreams.http import Pace
 
 _MOST_GROWTH = 60  # tries without limit: beyond this the power leaves the numbers, and every cap is long reached
 
@@ -71,6 +72,7 @@ class Flow:
     move and returns the workflows that it started. `observed` is told how each verb ended (metrics). `lock` is taken
     first in every transaction of a holder that writes. `clear`, where the line has a rule of its own for sending, runs
     in the transaction of each intent: it returns columns to store with it, or raises Ended, and then nothing is sent.
+    `pace` says how many may be under way: the sweep leaves the rest as rows.
     """
 
     machine: states.Machine
@@ -87,6 +89,7 @@ class Flow:
     observed: Callable[[Any, Verdict], None]
     lock: Callable[[Session, Any], None] = _no_lock
     clear: Callable[[Session, Any], Mapping[str, Any]] | None = None
+    pace: Callable[[], Pace] = Pace
 
     def step_in(self, state: str) -> Step[Any] | None:
         """The step that runs in this state; None in finished states and where somebody else moves next."""

@@ -11,6 +11,8 @@ from app.flows.flow import Ending, Flow, Policy, Verdict
 from app.models.notification import Notification
 from app.steps import Failure, Nothing, Ok, Outcome, Step, Work
 from app.store import notifications
+from app.upstreams import notify
+from app.upstreams.http import Pace
 from app.upstreams.notify import Notify
 
 S = states.Notification
@@ -104,6 +106,12 @@ def observed(text: Notification, verdict: Verdict) -> None:
     )
 
 
+def pace() -> Pace:
+    """As Notify takes them."""
+    line = config.settings().notify
+    return notify.upstream(line.url).pace() if line else Pace()
+
+
 FLOW = Flow(
     machine=states.NOTIFICATION,
     line="notifications",
@@ -116,4 +124,5 @@ FLOW = Flow(
     asked=asked,
     entered=entered,
     observed=observed,
+    pace=pace,
 )

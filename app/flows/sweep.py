@@ -18,8 +18,9 @@ from app.db import Session
 from app.flows import dispatch, engine, holding, lines, worker
 from app.steps import Failure
 from app.store import due, workflows
-from app.store.due import Due
+from app.store.due import Due, Wanted
 from app.store.workflows import Seen
+from app.upstreams.http import Pace
 
 POISONED_AFTER_CRASHES = 3
 
@@ -28,12 +29,13 @@ _running: defaultdict[str, set["Future[None]"]] = defaultdict(set)  # by kind
 
 
 def sweep() -> bool:
-    """One round. Does nothing while another process sweeps. True: more is due than there was room for."""
+    """One round. Does nothing while another process sweeps. True: more is due and could go soon."""
     settings = config.settings()
     try:
         room, broker = queue.room(), True
     except errors.BrokerAway:
         room, broker = _threads_free(), False
+    paces = {kind: flow.pace() for kind, flow in lines.FLOWS.items()}
     with db.transaction() as session:
         if not due.only_one_sweeps(session):
             return False
@@ -43,14 +45,32 @@ def sweep() -> bool:
     for seen, died in taken:
         if died and seen.crashes >= POISONED_AFTER_CRASHES:
             _fail(seen)
-    entries = {kind: flow.steps[0].of for kind, flow in lines.FLOWS.items()}
     with db.transaction() as session:
-        picked = due.pick_due(session, room, entries=entries, again=settings.redispatch_seconds)
+        held = due.under_way(session)
+        queued = {kind: queue.MOST_WAITING - room[kind, 1] if broker else 0 for kind in paces}
+        wanted = [
+            _wanted(kind, priority, free, paces[kind], held.get(kind, 0) + queued[kind])
+            for (kind, priority), free in room.items()
+        ]
+        picked = due.pick_due(session, wanted, again=settings.redispatch_seconds)
     if picked:
         log.info("sweep.due", count=len(picked))
         _deliver(picked, broker=broker)
-    filled = Counter((one.kind, one.priority) for one in picked)
-    return any(number >= room[place] for place, number in filled.items())
+    went = Counter((one.kind, one.priority) for one in picked)
+    full = [one for one in wanted if went[one.kind, one.priority] >= one.most]
+    if broker:
+        queue.tell_backlog([one.kind for one in full if one.priority], seconds=2 * settings.sweep_seconds)
+    return any(paces[one.kind].most > 0 and not one.probing for one in full)
+
+
+def _wanted(kind: str, priority: int, free: int, pace: Pace, under_way: int) -> Wanted:
+    """What somebody waits for goes at once; of the rest as many as there is room for, and as the upstream takes."""
+    most = free
+    if priority:
+        most = int(min(free, pace.most if pace.probing else pace.most - under_way))
+    probing = bool(priority) and pace.probing
+    entry = lines.FLOWS[kind].steps[0].of
+    return Wanted(kind=kind, priority=priority, entry=entry, room=free, most=max(most, 0), probing=probing)
 
 
 def _deliver(picked: Sequence[Due], *, broker: bool) -> None:

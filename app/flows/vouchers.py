@@ -20,6 +20,8 @@ from app.models.voucher import VoucherOperation
 from app.steps import Failure, Step
 from app.store import clients, voucher_queue, workflows
 from app.store import vouchers as records
+from app.upstreams import imovo
+from app.upstreams.http import Pace
 
 S = states.VoucherOperation
 log = logs.get(__name__)
@@ -114,6 +116,12 @@ def _ids(operation: VoucherOperation) -> dict[str, Any]:
     }
 
 
+def pace() -> Pace:
+    """As i-Movo takes them."""
+    line = config.settings().imovo
+    return imovo.upstream(line).pace() if line else Pace()
+
+
 FLOW = Flow(
     machine=states.VOUCHER_OPERATION,
     line="vouchers",
@@ -128,4 +136,5 @@ FLOW = Flow(
     observed=observed,
     lock=lock,
     clear=voucher_steps.clear,
+    pace=pace,
 )

@@ -1,6 +1,6 @@
 """The sweep's two statements: take away what nobody tends, pick what is due."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -60,27 +60,50 @@ def free(session: Session, held: Sequence[Seen], **values: Any) -> list[Seen]:
 
 
 _DUE = text("""
-    WITH room AS (
-        SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:priorities AS int[]), CAST(:mosts AS int[]),
-                             CAST(:entries AS text[])) AS r(kind, priority, most, entry)
+    WITH wanted AS (
+        SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:priorities AS int[]), CAST(:entries AS text[]),
+                             CAST(:rooms AS int[]), CAST(:mosts AS int[]), CAST(:probings AS boolean[]))
+                      AS one(kind, priority, entry, room, most, probing)
     ), due AS (
-        SELECT id, w.kind, w.priority, state <> entry AS begun, updated_at, most, row_number() OVER (
-            PARTITION BY w.kind, w.priority, client_id ORDER BY state = entry, updated_at, id
-        ) AS turn
-        FROM workflows w JOIN room ON room.kind = w.kind AND room.priority = w.priority
+        SELECT id, w.kind, w.priority, client_id, updated_at, room, most,
+               deadline_at <= clock_timestamp() OR asked IS NOT NULL AS must,
+               CASE WHEN probing THEN attempt ELSE 0 END AS tried, state = entry AS new
+        FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
         WHERE wake_at <= clock_timestamp() AND worker IS NULL
+    ), turns AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY kind, priority, must IS TRUE, client_id ORDER BY tried, new, updated_at, id
+        ) AS turn
+        FROM due WHERE most > 0 OR must
     ), placed AS (
-        SELECT *, row_number() OVER (PARTITION BY kind, priority ORDER BY turn, NOT begun, updated_at, id) AS place
-        FROM due WHERE turn <= most
+        SELECT *, row_number() OVER (
+            PARTITION BY kind, priority ORDER BY must IS NOT TRUE, tried, turn, new, updated_at, id
+        ) AS place
+        FROM turns WHERE turn <= room
     ), free AS (
         SELECT w.id, place FROM workflows w JOIN placed USING (id)
-        WHERE place <= most AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
+        WHERE place <= CASE WHEN must THEN room ELSE most END AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
     )
     UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
     FROM free WHERE workflows.id = free.id
     RETURNING workflows.id, kind, state, priority, place
 """)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How many due workflows of a kind and priority are wanted: those that must go up to `room`, others up to `most`.
+
+    `entry` is the state in which a workflow of the kind begins. `probing`: the one with the fewest attempts.
+    """
+
+    kind: str
+    priority: int
+    entry: str
+    room: int
+    most: int
+    probing: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,20 +116,29 @@ class Due:
     priority: int
 
 
-def pick_due(
-    session: Session, room: Mapping[tuple[str, int], int], *, entries: Mapping[str, str], again: float
-) -> list[Due]:
-    """Due workflows of each kind and priority, as many as there is room for: those somebody waits for first, then
-    round robin over clients, each client's begun ones first and then its oldest move.
+def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> list[Due]:
+    """Due workflows, as many as wanted: those somebody waits for first, then what must go (its deadline has passed, or
+    a stop is asked for), then round robin over clients, each client's begun ones first and then its oldest move.
 
-    `entries`: the state in which a workflow of the kind begins. They are looked at again in `again` seconds unless
-    somebody takes them.
+    They are looked at again in `again` seconds unless somebody takes them.
     """
-    asked = [(kind, priority, most, entries[kind]) for (kind, priority), most in room.items() if most > 0]
+    asked = [one for one in wanted if one.room > 0]
     if not asked:
         return []
-    kinds, priorities, mosts, states = zip(*asked, strict=True)
-    given = {"kinds": list(kinds), "priorities": list(priorities), "mosts": list(mosts), "entries": list(states)}
+    given = {
+        "kinds": [one.kind for one in asked],
+        "priorities": [one.priority for one in asked],
+        "entries": [one.entry for one in asked],
+        "rooms": [one.room for one in asked],
+        "mosts": [one.most for one in asked],
+        "probings": [one.probing for one in asked],
+    }
     rows = session.execute(_DUE, {**given, "again": again}).all()
     ordered = sorted(rows, key=lambda row: (row.priority, row.place))
     return [Due(row.id, row.kind, row.state, row.priority) for row in ordered]
+
+
+def under_way(session: Session) -> dict[str, int]:
+    """How many workflows of each kind somebody holds."""
+    counted = select(W.c.kind, func.count().label("number")).where(W.c.worker.is_not(None)).group_by(W.c.kind)
+    return {row.kind: row.number for row in session.execute(counted)}

@@ -13,7 +13,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Text, and_, case, cast, func, insert, literal, or_, select, type_coerce, update
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.orm import Session
@@ -21,9 +35,10 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from app import errors, states, steps
 from app.models.workflow import Call, Move, Workflow
+from app.store import updates
 
 W: SqlTable = Workflow.__table__  # type: ignore[assignment]
-NOW = func.clock_timestamp()
+NOW = updates.NOW
 NEVER = cast(literal("infinity"), DateTime(timezone=True))  # until somebody else moves the row
 KEPT_FOR_RELEASE = 600  # seconds for which a row replayed for a release is left to its workers
 
@@ -52,17 +67,43 @@ class Seen:
         return states.MACHINES[self.kind]
 
 
-_SEEN = (*(W.c[name] for name in Seen.__dataclass_fields__ if name != "now"), NOW.label("now"))
-
-
 def seconds(value: float) -> ColumnElement[timedelta]:
     """SQL: an interval of so many seconds."""
     return cast(literal(timedelta(seconds=value)), INTERVAL)
 
 
+_SEEN = (*(W.c[name] for name in Seen.__dataclass_fields__ if name != "now"), NOW.label("now"))
+_READ = select(*_SEEN).where(W.c.id == bindparam("row"))
+_TAKE = (
+    update(W)
+    .where(
+        W.c.id == bindparam("row"),
+        W.c.state == any_(bindparam("among", type_=ARRAY(Text))),
+        W.c.worker.is_(None),
+        W.c.due_at <= NOW,
+        or_(
+            W.c.for_release.is_(None),
+            W.c.for_release == bindparam("by_release"),
+            W.c.updated_at < NOW - seconds(KEPT_FOR_RELEASE),
+        ),
+    )
+    .values(worker=bindparam("by"), fence=W.c.fence + 1, wake_at=updates.from_now("lease"))
+    .returning(*_SEEN)
+)
+_AS_SEEN = (W.c.state == bindparam("seen_state"), W.c.fence == bindparam("seen_fence"))
+_NOT_ASKED = W.c.asked.is_(None)
+_DOUBTED = {doubt: W.c.in_doubt.is_(doubt) for doubt in (True, False)}
+_UNWATCHED = (W.c.worker.is_(None), W.c.due_at <= NOW, W.c.wake_at > NOW)
+_STAMPED = bindparam("call", type_=JSONB).concat(func.jsonb_build_object(literal("at", Text), NOW))
+_IN_TIME = func.least(updates.from_now("after"), W.c.deadline_at)  # a null does not count
+_WAITED = func.greatest(NOW, case((W.c.asked.is_not(None), NOW), else_=_IN_TIME))
+_WAITED_IN_DOUBT = func.greatest(NOW, _IN_TIME)
+_DEADLINE_HELD = W.c.deadline_at + bindparam("after", type_=INTERVAL)
+
+
 def read(session: Session, workflow_id: UUID) -> Seen | None:
     """The workflow as it is now, or None if there is none."""
-    row = session.execute(select(*_SEEN).where(W.c.id == workflow_id)).one_or_none()
+    row = session.execute(_READ, {"row": workflow_id}).one_or_none()
     return Seen(**row._mapping) if row else None
 
 
@@ -73,20 +114,14 @@ def take(
 
     None: nothing to take (doubled, late, forged), or what was replayed for another release is still kept for it.
     """
-    mine = or_(W.c.for_release.is_(None), W.c.for_release == release, W.c.updated_at < NOW - seconds(KEPT_FOR_RELEASE))
-    statement = (
-        update(W)
-        .where(W.c.id == workflow_id, W.c.state.in_(among), W.c.worker.is_(None), W.c.due_at <= NOW, mine)
-        .values(worker=worker, fence=W.c.fence + 1, wake_at=NOW + seconds(lease))
-        .returning(*_SEEN)
-    )
-    row = session.execute(statement).one_or_none()
+    by = {"by": worker, "by_release": release, "lease": timedelta(seconds=lease)}
+    row = session.execute(_TAKE, {"row": workflow_id, "among": list(among), **by}).one_or_none()
     return Seen(**row._mapping) if row else None
 
 
 def renew(session: Session, seen: Seen, *, lease: float) -> bool:
     """Keep holding for another `lease` seconds."""
-    return _write(session, seen, wake_at=NOW + seconds(lease))
+    return _write(session, seen, wake_at=updates.In(lease))
 
 
 def begin(session: Session, seen: Seen, to: str) -> bool:
@@ -96,20 +131,20 @@ def begin(session: Session, seen: Seen, to: str) -> bool:
 
 def intend(session: Session, seen: Seen, intent: Mapping[str, Any], *, lease: float, anyway: bool) -> bool:
     """Record that a call with effects follows. False also when a cancel or withdrawal is asked for, unless `anyway`."""
-    stamped = type_coerce(dict(intent), JSONB).concat(func.jsonb_build_object(literal("at", Text), NOW))
-    guard = () if anyway else (W.c.asked.is_(None),)
+    guard = () if anyway else (_NOT_ASKED,)
+    call = {"intent": _STAMPED, "call": dict(intent)}
     to = seen.machine.busy(seen.state, in_doubt=True)
-    return _pass_on(session, seen, to, *guard, intent=stamped, in_doubt=True, wake_at=NOW + seconds(lease))
+    return _pass_on(session, seen, to, *guard, **call, in_doubt=True, wake_at=updates.In(lease))
 
 
 def progress(session: Session, seen: Seen, *, lease: float) -> bool:
     """A piece of the step is done, or a doubt is cleared; the state and the lease stay."""
-    return _write(session, seen, intent=None, in_doubt=False, attempt=0, crashes=0, wake_at=NOW + seconds(lease))
+    return _write(session, seen, intent=None, in_doubt=False, attempt=0, crashes=0, wake_at=updates.In(lease))
 
 
 def settle(session: Session, seen: Seen, *, lease: float) -> bool:
     """The lost call certainly had no effect: it may be repeated. The attempts used stay used."""
-    return _write(session, seen, intent=None, in_doubt=False, wake_at=NOW + seconds(lease))
+    return _write(session, seen, intent=None, in_doubt=False, wake_at=updates.In(lease))
 
 
 def later(session: Session, seen: Seen, *, after: float, attempt: int, intent: Mapping[str, Any] | None) -> bool:
@@ -117,23 +152,23 @@ def later(session: Session, seen: Seen, *, after: float, attempt: int, intent: M
 
     With an intent the row stays in doubt, and its find comes first.
     """
-    wait = func.least(NOW + seconds(after), W.c.deadline_at)  # a null does not count
-    due = func.greatest(NOW, wait if intent else case((W.c.asked.is_not(None), NOW), else_=wait))
+    due = _WAITED_IN_DOUBT if intent else _WAITED
+    when = {"due_at": due, "wake_at": due, "after": timedelta(seconds=after)}
     kept = {"intent": dict(intent) if intent else None, "in_doubt": bool(intent)}
     to = seen.machine.rest(seen.state, in_doubt=bool(intent))
-    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, attempt=attempt, crashes=0, **kept)
+    return _pass_on(session, seen, to, worker=None, attempt=attempt, crashes=0, **when, **kept)
 
 
 def hold(session: Session, seen: Seen, *, after: float) -> bool:
     """Let go because the line is off: due later, no attempt used, the deadline moved along."""
-    due, deadline = NOW + seconds(after), W.c.deadline_at + seconds(after)
     to = seen.machine.rest(seen.state, in_doubt=seen.in_doubt)
-    return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, deadline_at=deadline)
+    deadline = {"deadline_at": _DEADLINE_HELD, "after": timedelta(seconds=after)}
+    return _pass_on(session, seen, to, worker=None, due_at=updates.In(after), wake_at=updates.In(after), **deadline)
 
 
 def release(session: Session, seen: Seen, *, after: float, attempt: int) -> bool:
     """Let go as it stands, intent and doubt included; due in `after` seconds."""
-    to, due = seen.machine.rest(seen.state, in_doubt=seen.in_doubt), NOW + seconds(after)
+    to, due = seen.machine.rest(seen.state, in_doubt=seen.in_doubt), updates.In(after)
     return _pass_on(session, seen, to, worker=None, due_at=due, wake_at=due, attempt=attempt)
 
 
@@ -164,12 +199,12 @@ def move(  # noqa: PLR0913 - everything that goes with a change of state is writ
     elif machine.waits_in(to):
         values |= {"due_at": NEVER, "wake_at": NEVER, "finished_at": None}
     else:
-        values |= {"due_at": NOW, "wake_at": NOW + seconds(lead), "finished_at": None}
+        values |= {"due_at": NOW, "wake_at": updates.In(lead), "finished_at": None}
     if machine.is_free(to):
         values["slot"] = None
     if deadline is not None:
-        values["deadline_at"] = NOW + seconds(deadline)
-    guard = () if holder else (W.c.in_doubt == seen.in_doubt,)
+        values["deadline_at"] = updates.In(deadline)
+    guard = () if holder else (_DOUBTED[seen.in_doubt],)
     fence = seen.fence if holder else seen.fence + 1
     if not _write(session, seen, *guard, state=to, fence=fence, worker=None, updated_at=NOW, **values):
         return False
@@ -179,20 +214,19 @@ def move(  # noqa: PLR0913 - everything that goes with a change of state is writ
 
 def ask(session: Session, seen: Seen, what: str) -> bool:
     """Ask the holder to start no further step (`cancel`, `withdraw`). Guarded like any write without the lease."""
-    return _write(session, seen, W.c.in_doubt == seen.in_doubt, asked=what)
+    return _write(session, seen, _DOUBTED[seen.in_doubt], asked=what)
 
 
 def wake(session: Session, seen: Seen) -> None:
     """Let the sweep look at this free and due row at once: no message is on its way."""
-    due = (W.c.worker.is_(None), W.c.due_at <= NOW, W.c.wake_at > NOW)
-    _write(session, seen, *due, wake_at=NOW)
+    _write(session, seen, *_UNWATCHED, wake_at=NOW)
 
 
 def save(session: Session, table: type[Workflow], workflow_id: UUID, values: Mapping[str, Any]) -> None:
     """Store columns of a line's own row; the guarded write of the same transaction has proved the right to."""
     if values:
         own: SqlTable = table.__table__  # type: ignore[assignment]
-        session.execute(update(own).where(own.c.id == workflow_id).values(**values))
+        updates.run(session, own, workflow_id, **values)
 
 
 def add_event(
@@ -235,8 +269,8 @@ def _record(
 
 
 def _write(session: Session, seen: Seen, *guard: ColumnElement[bool], **values: Any) -> bool:
-    statement = update(W).where(and_(W.c.id == seen.id, W.c.state == seen.state, W.c.fence == seen.fence, *guard))
-    return session.execute(statement.values(**values)).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+    as_seen = {"seen_state": seen.state, "seen_fence": seen.fence}
+    return updates.run(session, W, seen.id, *_AS_SEEN, *guard, **as_seen, **values)
 
 
 def timeline(session: Session, workflow_id: UUID) -> Iterable[Mapping[str, Any]]:

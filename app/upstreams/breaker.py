@@ -6,6 +6,7 @@ breaker is closed that costs one look in 0.2 s and a write per failure.
 
 import contextlib
 import json
+import math
 import random
 import threading
 import time
@@ -142,6 +143,12 @@ class Breaker:
         """Seconds it stays open, as known within 0.2 s; 0 when a call may be made."""
         self._look(fresh=False)
         return self._left()
+
+    def calls(self) -> float:
+        """How many calls it would let through now: any number, or while open one probe where it is time for one."""
+        if self._look(fresh=self._circuit.state(self._rule) is not State.CLOSED).state(self._rule) is State.CLOSED:
+            return math.inf
+        return 0 if self._circuit.wait(self._rule, time.time()) > 0 else 1
 
     def failed(self, ticket: str = "") -> None:
         """Count a failed call."""

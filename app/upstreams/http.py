@@ -83,6 +83,14 @@ class Options:
     authorities: str = ""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How many more workflows it makes sense to have under way at an upstream; `probing`: its breaker is open."""
+
+    most: float = math.inf
+    probing: bool = False
+
+
 class Upstream:
     """One upstream of this process: connections, breaker, limiter and slots. Safe to use from many threads."""
 
@@ -104,12 +112,20 @@ class Upstream:
         self._reading = reading or outcomes.Reading()
         self._breaker = Breaker(name, shared, options.rule, options.breaker_shown)
         self._limiter = Limiter(name, per_minute, shared, per_second=options.per_second)
+        self._in_flight = options.in_flight
         self._slots = Slots(name, options.in_flight, options.lease, shared)
         self.session = wire.session(pool, _ACCEPTS, options.authorities)
 
     def open_for(self) -> float:
         """Seconds for which the breaker lets no call through; 0 when one may be made."""
         return self._breaker.open_for()
+
+    def pace(self) -> Pace:
+        """What breaker, limiter and slots would let through soon, of what nobody waits for."""
+        let_through = self._breaker.calls()
+        if let_through < math.inf:
+            return Pace(let_through, probing=True)
+        return Pace(min(self._limiter.calls(), 2 * self._in_flight or math.inf))
 
     def send(self, work: steps.Work, request: Request, understand: Callable[[Answer], T]) -> T:
         """Make the call and return what `understand` makes of its 2xx answer.

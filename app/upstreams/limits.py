@@ -5,6 +5,7 @@ kept for calls somebody waits for: other calls stay within the rest.
 """
 
 import contextlib
+import math
 import random
 import threading
 import time
@@ -51,6 +52,25 @@ class Limiter:
                 raise errors.NotSent(reason, after=wait + random.uniform(0, 0.5))
             work.renew()
             work.pause(wait)
+
+    def calls(self) -> float:
+        """How many calls that nobody waits for could pass within the next 2 s."""
+        if self._closed() > 0:
+            return 0
+        if self._rest is None:
+            return math.inf
+        try:
+            return self._shared.ask(lambda _: self._passable(self._common))
+        except redis.RedisError:
+            return self._passable(self._own)
+
+    def _passable(self, window: MovingWindowRateLimiter) -> float:
+        if self._rest is None:
+            return math.inf
+        reset, remaining = window.get_window_stats(self._rest, self._name, "rest")
+        if not remaining and reset - time.time() > _SHORT:
+            return 0
+        return remaining + math.ceil(_SHORT * self._rest.amount / self._rest.get_expiry())
 
     def close(self, seconds: float) -> None:
         """Let no call through for so long; other processes notice within 0.2 s."""

@@ -26,7 +26,7 @@ Ask = Callable[..., TestResponse]
 def kicked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], UUID]]:
     """The messages that were sent."""
     sent: list[tuple[list[str], UUID]] = []
-    monkeypatch.setattr(queue, "send", lambda names, about, *, priority: sent.append((names, about)))
+    monkeypatch.setattr(queue, "send", lambda to, names, about, rank: sent.append((names, about)))
     return sent
 
 

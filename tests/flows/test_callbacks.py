@@ -374,7 +374,7 @@ def test_its_one_task_is_known_to_the_workers(
     import tasks.claims  # noqa: F401, PLC0415
 
     sent: list[tuple[str, ...]] = []
-    monkeypatch.setattr(queue, "send", lambda names, *rest, **more: sent.append(tuple(names)))
+    monkeypatch.setattr(queue, "send", lambda to, names, *rest: sent.append(tuple(names)))
     _, callback = finished(receiver)
     dispatch.enqueue(callback.id)
     assert sent[-1] == ("claims.deliver",)

@@ -22,6 +22,7 @@ from app.models.workflow import Move, Worker
 from app.steps import Ok
 from app.store import due, workflows
 from app.store.workflows import NOW, seconds
+from app.upstreams.http import Pace
 from local import services
 from tests.flows.conftest import S, Script, make, moves, perform, row, shift, take, write
 from tests.store.conftest import wait_until_postgres_is_older_than
@@ -50,6 +51,13 @@ def no_broker(broker: redis.Redis, redis_server: services.Redis) -> Iterator[Non
     redis_server.kill()
     yield
     redis_server.start()
+
+
+@pytest.fixture
+def soon_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the queues is a fresh one."""
+    monkeypatch.setattr(queue, "_COUNT_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(queue, "has_room", queue._Counted().has_room)
 
 
 def sent(broker: redis.Redis) -> list[UUID]:
@@ -264,6 +272,68 @@ def test_no_more_is_sent_than_the_queue_has_room_for(
     assert set(sent(broker)[1:]) == set(claims[:2])
     sweep.sweep()
     assert len(sent(broker)) == 3
+
+
+# No more than the upstream takes
+
+
+def test_what_the_upstream_does_not_take_now_waits_as_rows_the_new_ones_too(
+    script: Script, broker: redis.Redis, flow_of: Change, soon_counted: None
+) -> None:
+    flow_of(pace=lambda: Pace(0))
+    waiting = make()
+    sweep.sweep()
+    new = make()
+    dispatch.enqueue(new)
+    assert sent(broker) == []
+    flow_of(pace=Pace)
+    shift(waiting, 1)
+    sweep.sweep()
+    assert sent(broker) == [waiting, new]
+
+
+def test_no_more_are_under_way_than_the_upstream_takes(script: Script, broker: redis.Redis, flow_of: Change) -> None:
+    flow_of(pace=lambda: Pace(3))
+    hold(make(), silent=0)
+    claims = [make() for _ in range(4)]
+    for age, claim in zip((40, 30, 20, 10), claims, strict=True):
+        shift(claim, age)
+    assert sweep.sweep()
+    assert sent(broker) == claims[:2]
+    assert sweep.sweep()  # one is held, two are queued
+    assert sent(broker) == claims[:2]
+
+
+def test_while_a_breaker_is_open_one_probes(script: Script, broker: redis.Redis, flow_of: Change) -> None:
+    flow_of(pace=lambda: Pace(1, probing=True))
+    hold(make(), silent=0)
+    tried, fresh, urgent = make(attempt=2), make(attempt=1), make(priority=0)
+    shift(tried, 60)
+    assert not sweep.sweep()
+    assert sent(broker) == [urgent, fresh]
+
+
+def test_what_finds_its_queue_full_waits_for_the_sweep_and_not_for_a_message(
+    script: Script, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, soon_counted: None
+) -> None:
+    monkeypatch.setattr(queue, "MOST_WAITING", 1)
+    first, second, begun, urgent = make(), make(), make(state=S.CREATED), make(priority=0)
+    for claim in (first, second, begun, urgent):
+        write(claim, wake_at=NOW + seconds(5))
+        dispatch.enqueue(claim)
+    assert sent(broker) == [urgent, begun, first]
+    broker.flushall()
+    sweep.sweep()
+    assert sent(broker) == [second]
+
+
+def test_what_could_not_be_sent_is_found_by_the_next_sweep(script: Script, no_broker: None) -> None:
+    claim = make()
+    write(claim, wake_at=NOW + seconds(5))
+    dispatch.enqueue(claim)
+    sweep.sweep()
+    poll(lambda: row(claim).state == S.EXPENSED)
+    poll(lambda: not any(sweep._running.values()))
 
 
 # One at a time

@@ -1,6 +1,7 @@
 """What is taken from whom, and in which order due work is picked."""
 
 import threading
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ from app import db
 from app.models.orm import new_id
 from app.models.workflow import Worker
 from app.store import due
+from app.store.due import Wanted
 from app.store.workflows import NOW, seconds
 from tests.store.conftest import beat, columns, until, wait_until_postgres_is_older_than, workflow
 
@@ -32,14 +34,24 @@ def take_away(dead: float = DEAD) -> dict[UUID, bool]:
         return {row.id: died for row, died in due.take_away(session, dead=dead)}
 
 
-def pick(urgent: int = 100, other: int = 100) -> list[UUID]:
-    room = {("claim", 0): urgent, ("claim", 1): other}
+def pick(urgent: int = 100, other: int = 100, *, most: int | None = None, probing: bool = False) -> list[UUID]:
+    wanted = [
+        Wanted(kind="claim", priority=0, entry="accepted", room=urgent, most=urgent),
+        Wanted(
+            kind="claim",
+            priority=1,
+            entry="accepted",
+            room=other,
+            most=other if most is None else most,
+            probing=probing,
+        ),
+    ]
     with db.transaction() as session:
-        return [one.id for one in due.pick_due(session, room, entries={"claim": "accepted"}, again=5)]
+        return [one.id for one in due.pick_due(session, wanted, again=5)]
 
 
-def due_since(age: float, *, of: str = "test", priority: int = 1) -> UUID:
-    return workflow(of=of, priority=priority, wake_at=NOW - seconds(age), updated_at=NOW - seconds(age))
+def due_since(age: float, *, of: str = "test", priority: int = 1, **columns: Any) -> UUID:
+    return workflow(of=of, priority=priority, wake_at=NOW - seconds(age), updated_at=NOW - seconds(age), **columns)
 
 
 @pytest.mark.parametrize("died", [True, False])
@@ -102,6 +114,50 @@ def test_of_clients_whose_turn_it_is_the_one_that_waits_longest_comes_first() ->
     oldest = due_since(30, of="two")
     due_since(10, of="three")
     assert pick(0, 1) == [oldest]
+
+
+def test_of_one_client_what_is_begun_comes_before_what_is_new() -> None:
+    new = due_since(60, state="accepted")
+    begun = due_since(1, state="created")
+    assert pick() == [begun, new]
+
+
+def test_what_the_upstream_does_not_take_stays_due_as_a_row() -> None:
+    rows = [due_since(age) for age in (30, 20, 10)]
+    assert pick(most=0) == []
+    assert until(columns(rows[0])["wake_at"]) <= -30
+    assert pick(most=2) == rows[:2]
+
+
+def test_what_must_go_goes_though_the_upstream_takes_nothing() -> None:
+    due_since(60)
+    late, stopped = due_since(10, deadline_at=NOW - seconds(1)), due_since(5, asked="cancel")
+    due_since(50, deadline_at=NOW + seconds(60))
+    assert pick(most=0) == [late, stopped]
+
+
+def test_the_probe_is_the_one_with_the_fewest_attempts() -> None:
+    due_since(60, attempt=2, of="one")
+    due_since(50, attempt=2, of="two")
+    fewest = due_since(5, attempt=1, of="two")
+    assert pick(most=1, probing=True) == [fewest]
+
+
+def test_each_kind_has_room_of_its_own() -> None:
+    due_since(60)
+    with db.transaction() as session:
+        wanted = [Wanted(kind=kind, priority=1, entry="pending", room=5, most=5) for kind in ("notification", "claim")]
+        assert len(due.pick_due(session, wanted[:1], again=5)) == 0
+        assert len(due.pick_due(session, wanted, again=5)) == 1
+
+
+def test_what_is_held_is_counted_by_kind() -> None:
+    with db.transaction() as session:
+        before = due.under_way(session).get("claim", 0)
+    workflow(worker=new_id())
+    workflow()
+    with db.transaction() as session:
+        assert due.under_way(session) == {"claim": before + 1}
 
 
 def test_what_is_held_beyond_its_lease_takes_no_room_from_what_is_free() -> None:

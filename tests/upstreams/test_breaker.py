@@ -1,5 +1,6 @@
 """The breaker: failures in a row open it for all workers, then one probe at a time goes, and a success closes it."""
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -190,6 +191,19 @@ def test_open_for_tells_how_long_without_taking_the_probe(state, at):
     assert 0 < one.open_for() <= 5
     one.succeeded()
     assert one.open_for() == 0
+
+
+def test_it_tells_how_many_calls_it_would_let_through(state, at):
+    one = Breaker("ruled", state, RULE)
+    assert one.calls() == math.inf
+    fail(one, 3)
+    assert one.calls() == 0
+    at(30)
+    assert one.calls() == one.calls() == 1
+    one.check()
+    assert one.calls() == 0
+    one.succeeded()
+    assert one.calls() == math.inf
 
 
 def test_a_clock_that_was_set_back_does_not_keep_it_open(state, at):

@@ -1,5 +1,6 @@
 """The limit is shared by all workers, keeps a fifth for the urgent, and fails open."""
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,6 +40,21 @@ def test_the_urgent_may_have_it_all_and_leave_nothing(state, work):
     assert passed(limiter, work) == 60
     work.urgent = False
     assert passed(limiter, work) == 0
+
+
+def test_it_tells_how_many_calls_could_pass_soon(state, work):
+    limiter = Limiter("limited", 60, state)
+    assert limiter.calls() == 48 + 2
+    limiter.pass_through(work)
+    assert limiter.calls() == 47 + 2
+    passed(limiter, work)
+    assert limiter.calls() == 0  # the next one could pass in a minute
+    assert Limiter("unlimited", 0, state).calls() == math.inf
+    per_second = Limiter("quick", 0, state, per_second=10)
+    passed(per_second, work, tries=8)
+    assert 16 <= per_second.calls() <= 24
+    per_second.close(5)
+    assert per_second.calls() == 0
 
 
 def test_calls_refused_for_want_of_the_whole_use_up_nothing_of_the_rest(work):
