@@ -105,8 +105,9 @@ def trouble(pulse: Pulse) -> str:
     """Why this worker does nothing, though there is something to do; empty where that is not so.
 
     Its heartbeat, its sweep, or its taking of work has shown no sign for `STUCK_SECONDS`, or longer where the periods
-    in the settings are long. Taking counts as stuck only if at every look in that time work had been due and free for
-    twice REDISPATCH_SECONDS and Redis answered, while no step was begun here nor one under way within its lease.
+    in the settings are long. Taking counts as stuck only if at every look in that time a message waited in Redis, and a
+    row that had been due and free for twice REDISPATCH_SECONDS, while no step was begun here nor one under way within
+    its lease. So what an upstream's limit or breaker holds back is no sign: its messages are read, or not even sent.
     """
     settings = config.settings()
     limit = max(STUCK_SECONDS, 5 * settings.sweep_seconds, 2 * settings.lease_dead_seconds)
@@ -140,11 +141,19 @@ def _exists(pid: int) -> bool:
 
 
 def _overdue() -> Finding:
+    """What waits for its turn (its upstream takes no more now, or its queue is full) is told and nothing wrong."""
+    try:
+        waiting = queue.backlogs()
+    except errors.BrokerAway:
+        waiting = set()
     with db.transaction() as session:
-        late, oldest = health.overdue(session)
+        late, oldest = health.overdue(session, waiting)
+    told = f"{late} due, the oldest for {oldest:.0f} s"
+    if waiting:
+        told += f"; more waits for its turn: {', '.join(sorted(waiting))}"
     ok = oldest < 60
     remedy = "" if ok else "look at the workers' logs; `throughline show ID` tells what a workflow waits for"
-    return Finding("due work", ok, f"{late} due, the oldest for {oldest:.0f} s", remedy)
+    return Finding("due work", ok, told, remedy)
 
 
 def _lines() -> Finding:

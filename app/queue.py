@@ -21,7 +21,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel
 
-from app import config, errors, states
+from app import broker, config, errors, states
 
 
 class Rank(IntEnum):
@@ -47,8 +47,8 @@ Room = dict[tuple[str, int], int]
 @functools.cache
 def celery() -> Celery:
     """The Celery app of this process, set up for sending. Connects to nothing yet."""
-    broker = config.settings().broker
-    app = Celery("throughline", broker=broker, set_as_current=True)
+    broker.install()
+    app = Celery("throughline", broker=config.settings().broker, set_as_current=True)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -69,11 +69,11 @@ def _begin(**_: Any) -> None:
     except errors.BadSettings as error:  # a signal's handler may raise nothing but this to be heard
         sys.exit(str(error))
     worker.beat_if_possible()
+    worker.start(sweep.sweep)  # a worker that starts while its broker is away works, too
 
 
 @signals.worker_ready.connect
 def _ready(**_: Any) -> None:
-    worker.start(sweep.sweep)
     threading.Thread(target=replays.at_start, name="replay", daemon=True).start()
     if config.settings().metrics_port:
         prometheus_client.start_http_server(config.settings().metrics_port)

@@ -288,6 +288,17 @@ def test_a_redis_that_is_away_is_a_finding(throughline: Type, redis_server: serv
     assert findings()["Redis"].ok
 
 
+def test_work_that_waits_for_its_turn_is_told_and_no_finding(throughline: Type, redis_server: services.Redis) -> None:
+    workflow(due_at=NOW - seconds(600))
+    assert not findings()["due work"].ok
+    queue.tell_backlog(["claim"], seconds=60)
+    try:
+        found = findings()["due work"]
+    finally:
+        queue._counter().flushall()
+    assert (found.ok, found.detail) == (True, "0 due, the oldest for 0 s; more waits for its turn: claim")
+
+
 def test_messages_that_wait_are_counted(throughline: Type, redis_server: services.Redis) -> None:
     queue._counter().delete(*queue.KEYS)
     for name in queue.KEYS[:2]:

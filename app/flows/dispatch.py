@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from app import db, errors, metrics, queue
+from app import boundaries, db, errors, metrics, queue
 from app.db import Session
 from app.flows import lines
 from app.queue import Rank
@@ -20,6 +20,7 @@ def enqueue(workflow_id: UUID) -> None:
 
     So it does where the queue is full: what is new waits as a row, for its client's turn.
     """
+    boundaries.reach("enqueue", boundaries.COMMITTED)
     with db.statements() as session:
         seen = workflows.read(session, workflow_id)
     if not seen:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from app import config, db, errors, metrics, queue
+from app import boundaries, config, db, errors, metrics, queue
 from app.db import Session
 from app.flows import dispatch, engine, holding, lines, worker
 from app.steps import Failure
@@ -42,6 +42,7 @@ def sweep() -> bool:
         taken = due.take_away(session, dead=settings.lease_dead_seconds)
         for seen, died in taken:
             _taken_away(session, seen, died=died)
+        boundaries.reach("sweep", boundaries.WRITTEN)
     for seen, died in taken:
         if died and seen.crashes >= POISONED_AFTER_CRASHES:
             _fail(seen)
@@ -53,6 +54,8 @@ def sweep() -> bool:
             for (kind, priority), free in room.items()
         ]
         picked = due.pick_due(session, wanted, again=settings.redispatch_seconds)
+        boundaries.reach("sweep", boundaries.WRITTEN)
+    boundaries.reach("sweep", boundaries.COMMITTED)
     if picked:
         log.info("sweep.due", count=len(picked))
         _deliver(picked, broker=broker)

@@ -83,14 +83,15 @@ def _round(sweep: Callable[[], bool]) -> bool:
 
 
 def _look() -> None:
-    """Note when this process has nothing to take: nothing waits, or the broker that would bring it is out of reach."""
-    settings = config.settings()
+    """Note when this process has nothing to take: no message waits to be read, or the broker is out of reach, or no row
+    is long due. Rows alone are no sign: the sweep leaves as rows what an upstream would not take now."""
     try:
-        queue.room()
-        with db.statements() as session:
-            waits = workers.work_waits(session, again=settings.redispatch_seconds)
+        waits = any(queue.waiting().values())
     except errors.BrokerAway:
         waits = False
+    if waits:
+        with db.statements() as session:
+            waits = workers.work_waits(session, again=config.settings().redispatch_seconds)
     if not waits:
         marks.spared()
 

@@ -69,7 +69,7 @@ _DUE = text("""
                deadline_at <= clock_timestamp() OR asked IS NOT NULL AS must,
                CASE WHEN probing THEN attempt ELSE 0 END AS tried, state = entry AS new
         FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
-        WHERE wake_at <= clock_timestamp() AND worker IS NULL
+        WHERE wake_at <= now() AND worker IS NULL
     ), turns AS (
         SELECT *, row_number() OVER (
             PARTITION BY kind, priority, must IS TRUE, client_id ORDER BY tried, new, updated_at, id

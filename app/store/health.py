@@ -1,6 +1,7 @@
 """Questions about the system's health: schema, workers, work that waits."""
 
 import functools
+from collections.abc import Collection
 from pathlib import Path
 
 from alembic.config import Config
@@ -51,14 +52,9 @@ def living_workers(session: Session, *, dead: float) -> int:
     return int(session.execute(statement).scalar_one())
 
 
-def overdue(session: Session) -> tuple[int, float]:
-    """How many workflows are due, and for how many seconds the oldest has been."""
+def overdue(session: Session, but: Collection[str] = ()) -> tuple[int, float]:
+    """How many workflows are due, and for how many seconds the oldest has been; `but` those of these kinds."""
     age = func.coalesce(func.extract("epoch", NOW - func.min(W.c.due_at)), 0)
-    row = session.execute(select(func.count(), age).where(W.c.due_at <= NOW, W.c.worker.is_(None))).one()
+    due = (W.c.due_at <= NOW, W.c.worker.is_(None), W.c.kind.not_in(but))
+    row = session.execute(select(func.count(), age).where(*due)).one()
     return int(row[0]), float(row[1])
-
-
-def by_state(session: Session, kind: str) -> list[tuple[str, int]]:
-    """How many workflows of a kind are in each state."""
-    rows = session.execute(select(W.c.state, func.count()).where(W.c.kind == kind).group_by(W.c.state))
-    return [(row[0], int(row[1])) for row in rows]

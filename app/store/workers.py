@@ -60,11 +60,9 @@ def pulses(session: Session) -> Sequence[Pulse]:
 
 
 def work_waits(session: Session, *, again: float) -> bool:
-    """Whether something due and free was offered to the workers and not taken, or not even offered, for twice the time
-    (`again`, in seconds) after which it is offered anew.
+    """Whether a row has been due and free for twice the time (`again`, in seconds) after which it is offered anew.
 
-    What a rate limit, a breaker or a switched-off line puts off has been taken first, and is due later; what is kept
-    for one release is not for everybody.
+    What is kept for one release is not for everybody.
     """
     statement = text(
         "SELECT EXISTS (SELECT FROM workflows WHERE wake_at <= now() + make_interval(secs => :again) "

@@ -51,10 +51,14 @@ class Parent:
         self._to, self._from = self._process.stdin, self._process.stdout
 
     def run(
-        self, workflow_id: UUID, settings: Mapping[str, str], *, at: int | str | None, how: str = "die"
+        self, workflow_id: UUID | None, settings: Mapping[str, str], *, at: int | str | None, how: str = "die"
     ) -> tuple[list[str], str]:
-        """Let a worker carry it, to its end or to boundary `at`. What it reached; `ended`, `died` or `stalls`."""
-        self._tell({"workflow": str(workflow_id), "settings": {**QUICK, **settings}, "at": at, "how": how})
+        """Let a worker carry it (None: sweep once), to its end or to boundary `at`.
+
+        What it reached; `ended`, `died` or `stalls`.
+        """
+        workflow = str(workflow_id) if workflow_id else None
+        self._tell({"workflow": workflow, "settings": {**QUICK, **settings}, "at": at, "how": how})
         reached: list[str] = []
         told = self._hear()
         if "reached" in told:
@@ -107,7 +111,7 @@ class Trial:
         for at, boundary in enumerate(self.way()):
             for _ in range(TRIES):  # on a busy machine a worker may come another way, by a limit that ran out
                 reached, workflow_id, correlation = self._first(at, "die")
-                self._judge(f"die at {reached[-1]!r}", workflow_id, correlation, tried=reached[-1] == boundary)
+                self.judge(f"die at {reached[-1]!r}", workflow_id, correlation, tried=reached[-1] == boundary)
                 if reached[-1] == boundary:
                     break
             else:
@@ -121,7 +125,7 @@ class Trial:
             carry(workflow_id)
         self.parent.go_on()
         for boundary, (reached, workflow_id, correlation) in stalled:
-            self._judge(f"stall at {reached[-1]!r}", workflow_id, correlation, tried=reached[-1] == boundary)
+            self.judge(f"stall at {reached[-1]!r}", workflow_id, correlation, tried=reached[-1] == boundary)
 
     def overlap_at_each(self) -> None:
         """At every boundary a worker stalls; one that took over stalls before it writes what came of its own call;
@@ -132,7 +136,7 @@ class Trial:
             self.parent.run(workflow_id, self.scenario.settings, at=boundaries.called("do"), how="stall")
             time.sleep(STALL_SECONDS)
             self.parent.go_on()
-            self._judge(f"overlap at {boundary!r}", workflow_id, correlation)
+            self.judge(f"overlap at {boundary!r}", workflow_id, correlation)
 
     def _first(self, at: int | None, how: str) -> tuple[list[str], UUID, str]:
         """Begin anew, with a worker that dies or stalls at boundary number `at`."""
@@ -140,13 +144,20 @@ class Trial:
         reached, _ = self.parent.run(workflow_id, self.scenario.settings, at=at, how=how)
         return reached, workflow_id, correlation
 
+    def dead(self, *, at: str) -> tuple[UUID, str]:
+        """A workflow whose worker died at the first boundary of that name; and its correlation id."""
+        workflow_id, correlation = self._begin()
+        reached, _ = self.parent.run(workflow_id, self.scenario.settings, at=at)
+        assert reached[-1].endswith(at)
+        return workflow_id, correlation
+
     def twice(self, first: int, second: int) -> bool:
         """A worker dies at boundary `first`, the one that recovers at `second`. False: it did not get that far."""
         workflow_id, correlation = self._begin()
         reached, _ = self.parent.run(workflow_id, self.scenario.settings, at=first)
         again, state = self.parent.run(workflow_id, self.scenario.settings, at=second)
         where = again[-1] if again else "no boundary"
-        self._judge(f"die at {reached[-1]!r}, then at {where!r}", workflow_id, correlation)
+        self.judge(f"die at {reached[-1]!r}, then at {where!r}", workflow_id, correlation)
         return state == "died"
 
     def _begin(self) -> tuple[UUID, str]:
@@ -155,7 +166,7 @@ class Trial:
         correlation = f"crash-{next(_numbers)}"
         return self.scenario.begin(self.sandbox, correlation), correlation
 
-    def _judge(self, what: str, workflow_id: UUID, correlation: str, *, tried: bool = True) -> None:
+    def judge(self, what: str, workflow_id: UUID, correlation: str, *, tried: bool = True) -> None:
         self.tried[what] += tried
         faults = self.scenario.right(self.sandbox, correlation, workflow_id)
         self.wrong += [f"{what}: {fault}" for fault in faults]

@@ -1,8 +1,9 @@
 """A warm parent: one thread, everything imported, nothing connected. For each order it forks a worker process.
 
-Orders and answers are lines of JSON on standard input and output. A worker carries one workflow to its end and counts
-the boundaries that it reaches; at the one it was told it kills itself (SIGKILL) or stops (SIGSTOP), as a machine that
-loses power or a process that is paused would, and nothing of its memory is saved.
+Orders and answers are lines of JSON on standard input and output. A worker carries one workflow to its end, or sweeps
+once where the order names none, and counts the boundaries that it reaches; at the one it was told it kills itself
+(SIGKILL) or stops (SIGSTOP), as a machine that loses power or a process that is paused would, and nothing of its memory
+is saved.
 """
 
 import json
@@ -16,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from app import boundaries, config, db
-from app.flows import work, worker
+from app.flows import sweep, work, worker
 from tests.crash.carrying import carry
 
 SIGNALS = {"die": signal.SIGKILL, "stall": signal.SIGSTOP}
@@ -49,7 +50,10 @@ def be_a_worker(order: dict[str, Any]) -> None:
         db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
     worker.beat()
     boundaries.listen(listener(order["at"], order["how"], seen))
-    carry(UUID(order["workflow"]))
+    if order["workflow"] is None:
+        sweep.sweep()
+    else:
+        carry(UUID(order["workflow"]))
     tell({"reached": seen})
 
 

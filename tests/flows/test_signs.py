@@ -29,6 +29,7 @@ class Life:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.messages = 1
         self.sweep: Callable[[], bool] | None = lambda: False
 
     def goes_on(self, seconds: int, each: Callable[[], Any] = lambda: None) -> None:
@@ -43,6 +44,7 @@ class Life:
 @pytest.fixture
 def life(monkeypatch: pytest.MonkeyPatch) -> Life:
     lived = Life()
+    monkeypatch.setattr(queue, "waiting", lambda: {"claim": lived.messages})
     monkeypatch.setattr(worker, "marks", Marks(lambda: lived.seconds))
     worker.marks.begin()
     worker.beat()
@@ -168,12 +170,19 @@ def test_what_is_not_to_be_taken_now_keeps_nobody_from_having_nothing_to_do(
     assert told() == (True, "nothing to do")
 
 
+def test_what_the_sweep_leaves_as_rows_for_an_upstreams_sake_is_held_against_nobody(life: Life) -> None:
+    make(**LONG_DUE)
+    life.messages = 0
+    life.goes_on(40)
+    assert told() == (True, "nothing to do")
+
+
 def test_without_redis_who_does_not_sweep_has_nothing_to_do(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> None:
         raise errors.BrokerAway("not reachable")
 
     make(**LONG_DUE)
-    monkeypatch.setattr(queue, "room", away)
+    monkeypatch.setattr(queue, "waiting", away)
     life.goes_on(40)
     assert told() == (True, "nothing to do")
 

@@ -83,7 +83,7 @@ def test_every_setting_is_documented_with_its_default(variable: str) -> None:
 
 
 def test_every_variable_of_the_processes_is_documented_and_none_besides() -> None:
-    assert of_the_processes() >= {"HOST", "PORT", "WEB_THREADS", "WORKER_CONCURRENCY", "FLOWER_PORT"}
+    assert of_the_processes() >= {"HOST", "PORT", "WEB_THREADS", "FLOWER_PORT"}
     assert documented().keys() == settings().keys() | of_the_processes()
 
 

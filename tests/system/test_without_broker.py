@@ -41,6 +41,16 @@ def test_a_worker_in_the_midst_of_calls_outlives_redis(installation: Installatio
     assert one.processes["worker"].poll() is None, "the worker has ended"
 
 
+def test_a_worker_that_starts_without_redis_works(installation: Installation) -> None:
+    one = installation
+    one.start_web()
+    one.redis.kill()
+    one.start("worker")
+    assert one.post(0, body=NO_TEXT).status_code == 202
+    one.all_finished(seconds=20)
+    assert one.effects()["submissions"] == (1, 0)
+
+
 def _is_queue_used(one: Installation) -> bool:
     """Whether a step has come to the worker as a message."""
     return "Task claims.authorize[" in one.log("worker")
