@@ -10,11 +10,11 @@ LOCK := --universal --generate-hashes --no-emit-index-url --no-emit-find-links -
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install up test check format bench crash storm lock clean
+.PHONY: help install up test check format bench bench-neighbours crash mutants storm rolling lock clean
 
 help: ## What can be done here
 	@echo "Throughline"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Make .venv with everything the processes, tests and checks need
 
@@ -54,11 +54,20 @@ format: $(INSTALLED) ## Put the code into shape
 bench: $(INSTALLED) ## Run the benchmark
 	@$(BIN)/python -m bench
 
+bench-neighbours: $(INSTALLED) ## Measure what one line's backlog or outage costs the others
+	@exec $(BIN)/python -m bench.neighbours
+
 crash: $(INSTALLED) ## Let workers die at every pair of crash points
 	@$(BIN)/pytest -n 2 --dist load -q tests/crash/pairs.py
 
+mutants: $(INSTALLED) ## Take out each rule that the crash points are there for: they must turn red
+	@$(BIN)/python -m tests.crash.mutants
+
 storm: $(INSTALLED) ## Let everything go wrong at once, then count: make storm SEED=1 WORKFLOWS=2000
 	@exec $(BIN)/python -m tests.storm $(if $(SEED),--seed $(SEED)) $(if $(WORKFLOWS),--workflows $(WORKFLOWS))
+
+rolling: $(INSTALLED) ## Restart every process in order, again and again, under load
+	@exec $(BIN)/python -m tests.storm.rolling $(if $(SEED),--seed $(SEED))
 
 lock: $(INSTALLED) ## Renew the pinned requirements from the .in files (UPGRADE=1 takes newer versions)
 	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)"; exit 1; }

@@ -1,6 +1,7 @@
 """What all tests share: a Postgres, a Redis, the sandbox, settings, and empty tables before each test."""
 
 import base64
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def database(schema: None) -> None:
     with db.transaction() as session:
         session.execute(text(f"TRUNCATE {names} CASCADE"))
     worker.beat()
+
+
+@pytest.fixture(autouse=True)
+def heard_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's heartbeats have always got through, so that it may take others for dead."""
+    monkeypatch.setattr(worker.pulse, "seconds", lambda: math.inf)
 
 
 @pytest.fixture

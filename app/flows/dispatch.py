@@ -11,6 +11,7 @@ from app.db import Session
 from app.flows import lines
 from app.queue import Rank
 from app.store import workflows
+from app.store.workflows import Seen
 
 log = structlog.get_logger("dispatch")
 
@@ -25,9 +26,10 @@ def enqueue(workflow_id: UUID) -> None:
         seen = workflows.read(session, workflow_id)
     if not seen:
         return
+    rank = Rank.WAITED_FOR if seen.priority == 0 else Rank.NEW if _is_new(seen) else Rank.BEGUN
     try:
-        if _rank(seen.kind, seen.state, seen.priority) is not Rank.NEW or queue.has_room(seen.kind):
-            send(seen.kind, seen.state, workflow_id, priority=seen.priority)
+        if rank is not Rank.NEW or queue.has_room(seen.kind):
+            send(seen.kind, seen.state, workflow_id, rank)
             return
     except errors.BrokerAway as away:
         metrics.engine_dispatch_failures.inc()
@@ -36,18 +38,17 @@ def enqueue(workflow_id: UUID) -> None:
         workflows.wake(session, seen)
 
 
-def send(kind: str, state: str, workflow_id: UUID, *, priority: int) -> None:
+def send(kind: str, state: str, workflow_id: UUID, rank: Rank) -> None:
     """As `enqueue`, for who has just read the row, full or not. Raises BrokerAway."""
     if names := lines.FLOWS[kind].remaining(state):
-        queue.send(kind, names, workflow_id, _rank(kind, state, priority))
+        queue.send(kind, names, workflow_id, rank)
         metrics.engine_dispatched.labels(kind).inc()
 
 
-def _rank(kind: str, state: str, priority: int) -> Rank:
-    if priority == 0:
-        return Rank.WAITED_FOR
-    flow = lines.FLOWS[kind]
-    return Rank.NEW if flow.step_in(state) is flow.steps[0] else Rank.BEGUN
+def _is_new(seen: Seen) -> bool:
+    """Nothing of it was tried yet (the sweep tells by the same: `due.pick_due`)."""
+    untried = not (seen.attempt or seen.crashes or seen.in_doubt)
+    return untried and lines.FLOWS[seen.kind].step_in(seen.state) is lines.FLOWS[seen.kind].steps[0]
 
 
 def follow_up(session: Session, kind: str, record: Any, state: str) -> None:

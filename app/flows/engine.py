@@ -16,11 +16,12 @@ import structlog
 
 from app import boundaries, db, errors, metrics, steps
 from app.flows import lines, worker
-from app.flows.flow import Ending, Verdict
+from app.flows.flow import Ending, Flow, Verdict
 from app.flows.holding import Holding, error_object
 from app.flows.work import LeasedWork
 from app.steps import Failure, Nothing, Ok, Outcome, Rejected, Retry, Step, Unknown
 from app.store import workflows
+from app.store.workflows import Seen
 
 log = structlog.get_logger("engine")
 _BUG = Failure(code="internal-error", http_status=502, message="An error of our own; it is logged.")
@@ -60,13 +61,27 @@ def run(workflow_id: UUID) -> None:
 def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
     """Take the workflow if it is free, due and at this step, and run the step. True: the next step may follow.
 
-    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens.
+    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. A row whose holders died
+    is put back and taken again once nothing else runs here.
     """
     flow = lines.FLOWS[kind]
     step = flow.step_named(step_name)
+    with worker.beside_others():
+        seen = _take(flow, step, workflow_id)
+        if seen is None:
+            return False
+        if seen.crashes < worker.ALONE_AFTER_CRASHES:
+            return _run(flow, step, seen)
+        with db.transaction() as session:
+            workflows.release(session, seen, after=0, attempt=seen.attempt)
+    with worker.alone():
+        seen = _take(flow, step, workflow_id)
+        return seen is not None and _run(flow, step, seen)
+
+
+def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
     if worker.stopping():
-        return False
-    lease = flow.policy().lease
+        return None
     with db.statements() as session:
         seen = workflows.take(
             session,
@@ -74,13 +89,16 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
             among=flow.taken_in(step),
             worker=worker.incarnation(),
             release=worker.release(),
-            lease=lease,
+            lease=flow.policy().lease,
         )
-    if seen is None:
-        return False
-    boundaries.reach(step_name, boundaries.TAKEN)
+    if seen:
+        boundaries.reach(step.name, boundaries.TAKEN)
+    return seen
+
+
+def _run(flow: Flow, step: Step[Any], seen: Seen) -> bool:
     with structlog.contextvars.bound_contextvars(
-        workflow=str(seen.id), kind=kind, correlation_id=seen.correlation_id, step=step.name
+        workflow=str(seen.id), kind=seen.kind, correlation_id=seen.correlation_id, step=step.name
     ):
         return Run(Holding(flow, step, seen)).to_its_end()
 
@@ -95,11 +113,10 @@ class Run:
         """Run verbs until the row has moved or carries its own future. The lease is released on every exit."""
         held = self.held
         try:
-            with worker.gate(alone=held.seen.crashes >= worker.ALONE_AFTER_CRASHES, renew=held.renew):
-                follows = Next.AGAIN
-                while follows is Next.AGAIN:
-                    follows = self._next_verb()
-                return follows is Next.CHAIN
+            follows = Next.AGAIN
+            while follows is Next.AGAIN:
+                follows = self._next_verb()
+            return follows is Next.CHAIN
         except errors.LeaseLost:
             log.warning("engine.lease-lost")
         except Exception:

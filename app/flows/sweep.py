@@ -5,6 +5,7 @@ out of reach it runs the rows itself.
 """
 
 import functools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ import structlog
 from app import boundaries, config, db, errors, metrics, queue
 from app.db import Session
 from app.flows import dispatch, engine, holding, lines, worker
+from app.queue import Rank
 from app.steps import Failure
 from app.store import due, workflows
 from app.store.due import Due, Wanted
@@ -39,7 +41,9 @@ def sweep() -> bool:
     with db.transaction() as session:
         if not due.only_one_sweeps(session):
             return False
-        taken = due.take_away(session, dead=settings.lease_dead_seconds)
+        # After a gap of our own, such as a restart of Postgres, everybody has been silent: that is no death.
+        dead = settings.lease_dead_seconds
+        taken = due.take_away(session, dead=dead if worker.pulse.seconds() >= dead else math.inf)
         for seen, died in taken:
             _taken_away(session, seen, died=died)
         boundaries.reach("sweep", boundaries.WRITTEN)
@@ -82,10 +86,16 @@ def _deliver(picked: Sequence[Due], *, broker: bool) -> None:
         try:
             if not broker:
                 raise errors.BrokerAway("not reachable")
-            dispatch.send(one.kind, one.state, one.id, priority=one.priority)
+            dispatch.send(one.kind, one.state, one.id, _rank(one))
         except errors.BrokerAway:
             _run_here(picked[place:])
             return
+
+
+def _rank(one: Due) -> Rank:
+    if one.priority == 0:
+        return Rank.WAITED_FOR
+    return Rank.NEW if one.new else Rank.BEGUN
 
 
 def _run_here(picked: Sequence[Due]) -> None:

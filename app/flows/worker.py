@@ -5,6 +5,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import socket
 import threading
@@ -25,6 +26,27 @@ ALONE_AFTER_CRASHES = 2  # a row whose holders died so often runs alone in its p
 log = structlog.get_logger("worker")
 _stopping = threading.Event()
 marks = Marks()
+
+
+class _Pulse:
+    """Since when this process's heartbeats have got through without a gap."""
+
+    def __init__(self) -> None:
+        self._since = self._last = -math.inf
+
+    def heard(self) -> None:
+        now = time.monotonic()
+        if now - self._last > config.settings().lease_dead_seconds:
+            self._since = now
+        self._last = now
+
+    def seconds(self) -> float:
+        """For so long whoever was silent was silent by itself: Postgres could be reached. 0 during a gap."""
+        now = time.monotonic()
+        return now - self._since if now - self._last <= config.settings().lease_dead_seconds else 0.0
+
+
+pulse = _Pulse()
 
 
 @functools.cache
@@ -51,6 +73,7 @@ def beat() -> None:
     with db.statements() as session:
         workers.beat(session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=release(), signs=signs)
     marks.told()
+    pulse.heard()
 
 
 def beat_if_possible() -> None:
@@ -127,7 +150,8 @@ def let_go() -> None:
 
 
 class _Gate:
-    """Lets any number of steps run side by side, or one alone."""
+    """Lets any number of steps run side by side, or one alone. Nothing is held while waiting: a row that only waits for
+    its turn must not be blamed for the death of the process."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -135,11 +159,9 @@ class _Gate:
         self._closed = False
 
     @contextlib.contextmanager
-    def shared(self, renew: Callable[[], None]) -> Iterator[None]:
+    def beside_others(self) -> Iterator[None]:
         with self._changed:
-            while self._closed:
-                self._changed.wait(1.0)
-                renew()
+            self._changed.wait_for(lambda: not self._closed)
             self._running += 1
         try:
             yield
@@ -150,17 +172,13 @@ class _Gate:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self, renew: Callable[[], None]) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         with self._changed:
-            while self._closed:
-                self._changed.wait(1.0)
-                renew()
+            self._changed.wait_for(lambda: not self._closed)
             self._closed = True
         try:
             with self._changed:
-                while self._running:
-                    self._changed.wait(1.0)
-                    renew()
+                self._changed.wait_for(lambda: not self._running)
             yield
         finally:
             marks.rests()
@@ -170,8 +188,4 @@ class _Gate:
 
 
 _gate = _Gate()
-
-
-def gate(*, alone: bool, renew: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """Pass as one of many, or (a row whose holders died) alone. `renew` keeps the lease while waiting."""
-    return _gate.alone(renew) if alone else _gate.shared(renew)
+beside_others, alone = _gate.beside_others, _gate.alone

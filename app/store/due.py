@@ -1,11 +1,12 @@
 """The sweep's two statements: take away what nobody tends, pick what is due."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, case, false, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from app.models.workflow import Move, Worker
@@ -21,9 +22,10 @@ def only_one_sweeps(session: Session) -> bool:
 
 def take_away(session: Session, *, dead: float, limit: int = 500) -> list[tuple[Seen, bool]]:
     """Free what is held by the dead, or longer than its holder said. Returns each row as it is now, and whether its
-    holder died (heartbeat older than `dead` seconds, while Postgres itself was up that long)."""
-    silent = or_(Worker.beat_at.is_(None), Worker.beat_at < NOW - seconds(dead))
-    died = silent & (func.pg_postmaster_start_time() < NOW - seconds(dead))
+    holder died: its heartbeat is older than `dead` seconds (infinite: nobody is taken for dead)."""
+    died: ColumnElement[bool] = false()
+    if dead < math.inf:
+        died = or_(Worker.beat_at.is_(None), Worker.beat_at < NOW - seconds(dead))
     held = (
         select(*_SEEN, died.label("died"))
         .select_from(W.outerjoin(Worker, Worker.id == W.c.worker))
@@ -67,7 +69,8 @@ _DUE = text("""
     ), due AS (
         SELECT id, w.kind, w.priority, client_id, updated_at, room, most,
                deadline_at <= clock_timestamp() OR asked IS NOT NULL AS must,
-               CASE WHEN probing THEN attempt ELSE 0 END AS tried, state = entry AS new
+               CASE WHEN probing THEN attempt ELSE 0 END AS tried,
+               state = entry AND attempt = 0 AND crashes = 0 AND NOT in_doubt AS new
         FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
         WHERE wake_at <= now() AND worker IS NULL
     ), turns AS (
@@ -81,13 +84,13 @@ _DUE = text("""
         ) AS place
         FROM turns WHERE turn <= room
     ), free AS (
-        SELECT w.id, place FROM workflows w JOIN placed USING (id)
+        SELECT w.id, place, new FROM workflows w JOIN placed USING (id)
         WHERE place <= CASE WHEN must THEN room ELSE most END AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
     )
     UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
     FROM free WHERE workflows.id = free.id
-    RETURNING workflows.id, kind, state, priority, place
+    RETURNING workflows.id, kind, state, priority, place, new
 """)
 
 
@@ -108,12 +111,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Due:
-    """A workflow whose time has come."""
+    """A workflow whose time has come; `new`: nothing of it was tried yet."""
 
     id: UUID
     kind: str
     state: str
     priority: int
+    new: bool
 
 
 def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> list[Due]:
@@ -135,7 +139,7 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
     }
     rows = session.execute(_DUE, {**given, "again": again}).all()
     ordered = sorted(rows, key=lambda row: (row.priority, row.place))
-    return [Due(row.id, row.kind, row.state, row.priority) for row in ordered]
+    return [Due(row.id, row.kind, row.state, row.priority, row.new) for row in ordered]
 
 
 def under_way(session: Session) -> dict[str, int]:

@@ -7,6 +7,7 @@ is saved.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -49,6 +50,7 @@ def be_a_worker(order: dict[str, Any]) -> None:
     if order["how"] == "stall":
         db._SESSION = db._SESSION.replace("=5000", IDLE_MILLISECONDS, 1)
     worker.beat()
+    worker.pulse.seconds = lambda: math.inf  # as if it had been heard all along
     boundaries.listen(listener(order["at"], order["how"], seen))
     if order["workflow"] is None:
         sweep.sweep()

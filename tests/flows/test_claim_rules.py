@@ -24,7 +24,6 @@ from sandbox.upstreams import travel_pay_book, travel_pay_shapes
 from tests.flows.conftest import moves, row, shift, take
 from tests.flows.test_claim_requests import advance
 from tests.flows.test_claims import ICN, carry, effects, texts_of
-from tests.store.conftest import wait_until_postgres_is_older_than
 
 S = states.Claim
 AT = "2026-03-02T10:00:00"
@@ -360,7 +359,6 @@ def test_a_deadline_that_passes_while_the_breaker_is_open_is_deadline_exceeded(
 
 
 def test_the_third_death_in_one_step_is_told_as_crashed(quick: None, upstreams: Sandbox, shown: Shown) -> None:
-    wait_until_postgres_is_older_than(config.settings().lease_dead_seconds)
     claim_id = file_claim(expenses=[GARAGE])
     advance(claim_id, to=S.CREATED)
     for _ in range(3):

@@ -20,7 +20,6 @@ from app.upstreams import mdg
 from sandbox import Sandbox
 from tests.flows.conftest import shift, write
 from tests.flows.declared import NAMES, S, declared, got, history
-from tests.store.conftest import wait_until_postgres_is_older_than
 
 
 @pytest.fixture(autouse=True)
@@ -270,8 +269,7 @@ def test_the_body_is_compact_utf_8_in_the_stored_order() -> None:
 
 @pytest.fixture
 def dead() -> UUID:
-    """A worker that died long ago, with a database that has been up for longer."""
-    wait_until_postgres_is_older_than(config.settings().lease_dead_seconds + 0.1)
+    """A worker that died long ago."""
     gone = new_id()
     with db.transaction() as session:
         session.execute(

@@ -128,10 +128,8 @@ def test_a_worker_that_waits_at_the_gate_for_a_stuck_thread_is_not_at_work(
     life: Life, script: Script, aside: ThreadPoolExecutor
 ) -> None:
     make(**LONG_DUE)
-    with worker.gate(alone=True, renew=lambda: None):
-        waiting = threading.Event()
-        aside.submit(worker.gate(alone=False, renew=waiting.set).__enter__)
-        assert waiting.wait(20)
+    with worker.alone():
+        aside.submit(worker.beside_others().__enter__)
         life.goes_on(31)
         assert not told()[0]
 
@@ -257,3 +255,19 @@ def test_of_several_that_had_the_pid_the_last_one_counts() -> None:
 def test_where_no_worker_runs_that_is_said(columns: dict[str, Any]) -> None:
     (found,) = only(**columns)
     assert (found.ok, found.remedy) == (False, "start one")
+
+
+def test_a_heartbeat_that_was_interrupted_begins_anew(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    pulse = worker._Pulse()
+    assert pulse.seconds() == 0
+    for _ in range(6):
+        now[0] += 1
+        pulse.heard()
+    assert pulse.seconds() == 5
+    now[0] += 4.5
+    assert pulse.seconds() == 0
+    pulse.heard()
+    now[0] += 2
+    assert pulse.seconds() == 2

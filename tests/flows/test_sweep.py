@@ -25,15 +25,9 @@ from app.store.workflows import NOW, seconds
 from app.upstreams.http import Pace
 from local import services
 from tests.flows.conftest import S, Script, make, moves, perform, row, shift, take, write
-from tests.store.conftest import wait_until_postgres_is_older_than
 
 SECONDS = 20.0
 Change = Callable[..., None]
-
-
-@pytest.fixture(autouse=True)
-def old_enough(schema: None) -> None:
-    wait_until_postgres_is_older_than(config.settings().lease_dead_seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -125,14 +119,6 @@ def test_what_a_living_worker_holds_in_time_stays_with_it(script: Script, broker
     holder = hold(claim, silent=0)
     sweep.sweep()
     assert (row(claim).worker, events(claim), sent(broker)) == (holder, [], [])
-
-
-def test_nobody_is_dead_while_postgres_is_younger_than_the_limit(script: Script, set_settings: Change) -> None:
-    set_settings(LEASE_DEAD_SECONDS=10**6)
-    claim = make()
-    holder = hold(claim, silent=2 * 10**6)
-    sweep.sweep()
-    assert (row(claim).worker, row(claim).crashes) == (holder, 0)
 
 
 def test_a_call_that_was_under_way_is_looked_for_before_it_is_repeated(script: Script) -> None:
@@ -459,8 +445,12 @@ def test_a_row_whose_holders_died_twice_runs_alone(script: Script) -> None:
         pool.submit(perform, claims["poisoned"])
         poll(lambda: worker._gate._closed)  # it stands at the gate, which is closed behind it
         pool.submit(perform, claims["last"])
-        poll(lambda: row(claims["last"]).worker)
+        assert not threading.Event().wait(0.3)
         assert begun == ["first"]
+        assert (row(claims["poisoned"]).worker, row(claims["last"]).worker) == (
+            None,
+            None,
+        )  # they wait, holding nothing
         may_end["first"].set()
         poll(lambda: "poisoned" in begun)
         assert not threading.Event().wait(0.3)
@@ -470,16 +460,42 @@ def test_a_row_whose_holders_died_twice_runs_alone(script: Script) -> None:
     assert {row(claim).state for claim in claims.values()} == {S.CREATED}
 
 
-def test_who_waits_at_the_gate_keeps_its_lease(script: Script) -> None:
-    renewed = threading.Event()
-    with worker.gate(alone=True, renew=lambda: None), ThreadPoolExecutor(1) as pool:
+def test_what_waits_for_its_turn_is_not_blamed_for_a_death(script: Script) -> None:
+    culprit, others = make(crashes=2), [make(crashes=2), make()]
+    inside, may_end = threading.Event(), threading.Event()
 
-        def pass_through() -> None:
-            with worker.gate(alone=False, renew=renewed.set):
-                pass
+    def hangs(record: Any, work: Any) -> Ok:
+        inside.set()
+        may_end.wait(SECONDS)
+        return Ok()
 
-        waiting = pool.submit(pass_through)
-        assert renewed.wait(SECONDS)
-        assert not waiting.done()
-        worker._gate._closed = False
-        waiting.result(SECONDS)
+    script.answers["create.do"] = [hangs]
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(perform, culprit)
+        assert inside.wait(SECONDS)
+        for one in others:
+            pool.submit(perform, one)
+        try:
+            assert not threading.Event().wait(0.3)
+            with db.transaction() as session:
+                session.execute(Worker.__table__.update().values(beat_at=NOW - seconds(60)))
+            sweep.sweep()
+            assert row(culprit).state == S.FAILED
+            assert [(row(one).state, row(one).crashes) for one in others] == [
+                (S.APPOINTMENT_FOUND, 2), (S.APPOINTMENT_FOUND, 0),
+            ]  # fmt: skip
+        finally:
+            may_end.set()
+
+
+def test_after_a_gap_of_its_own_heartbeat_the_sweep_takes_nobody_for_dead(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = make()
+    hold(claim, silent=60)
+    monkeypatch.setattr(worker.pulse, "seconds", lambda: config.settings().lease_dead_seconds - 0.1)
+    sweep.sweep()
+    assert row(claim).worker
+    monkeypatch.setattr(worker.pulse, "seconds", lambda: config.settings().lease_dead_seconds)
+    sweep.sweep()
+    assert (row(claim).worker, row(claim).crashes) == (None, 1)

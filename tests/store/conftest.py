@@ -1,6 +1,5 @@
 """Rows straight in the table, whatever their line: what the store's statements are tried on."""
 
-import time
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -70,17 +69,6 @@ def until(moment: datetime) -> float:
     """Seconds from Postgres's present moment to this one."""
     with db.transaction() as session:
         return float(session.execute(select(func.extract("epoch", moment - NOW))).scalar_one())
-
-
-def wait_until_postgres_is_older_than(age: float) -> None:
-    """Nobody counts as dead while Postgres itself is younger than the limit; the tests' own has just been started."""
-    deadline = time.monotonic() + 30
-    statement = select(func.extract("epoch", NOW - func.pg_postmaster_start_time()))
-    while time.monotonic() < deadline:
-        with db.transaction() as session:
-            if session.execute(statement).scalar_one() > age:
-                return
-    raise TimeoutError(f"Postgres is still younger than {age} s")
 
 
 def beat(worker: UUID) -> None:

@@ -1,5 +1,6 @@
 """What is taken from whom, and in which order due work is picked."""
 
+import math
 import threading
 from typing import Any
 from uuid import UUID
@@ -12,16 +13,11 @@ from app.models.workflow import Worker
 from app.store import due
 from app.store.due import Wanted
 from app.store.workflows import NOW, seconds
-from tests.store.conftest import beat, columns, until, wait_until_postgres_is_older_than, workflow
+from tests.store.conftest import beat, columns, until, workflow
 
 pytestmark = pytest.mark.usefixtures("database")
 
 DEAD = 4.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def old_enough(schema: None) -> None:
-    wait_until_postgres_is_older_than(DEAD)
 
 
 def silent_for(worker: UUID, age: float) -> None:
@@ -78,10 +74,20 @@ def test_a_holder_without_any_heartbeat_is_dead() -> None:
     assert take_away() == {row: True}
 
 
-def test_nobody_counts_as_dead_while_postgres_is_younger_than_the_limit() -> None:
+def test_where_nobody_is_taken_for_dead_leases_run_out_all_the_same() -> None:
     row, late = workflow(worker=new_id(), wake_at=NOW + seconds(60)), workflow(worker=new_id())
-    assert take_away(dead=1e6) == {late: False}
+    assert take_away(dead=math.inf) == {late: False}
     assert columns(row)["worker"]
+
+
+def test_what_is_waited_for_again_after_a_death_is_not_new() -> None:
+    new = due_since(60, state="accepted")
+    crashed, doubted = due_since(5, state="accepted", crashes=1), due_since(4, state="accepted", in_doubt=True)
+    tried = due_since(3, state="accepted", attempt=1)
+    with db.transaction() as session:
+        wanted = [Wanted(kind="claim", priority=1, entry="accepted", room=9, most=9)]
+        picked = due.pick_due(session, wanted, again=5)
+    assert [(one.id, one.new) for one in picked] == [(crashed, False), (doubted, False), (tried, False), (new, True)]
 
 
 def test_what_another_sweep_has_locked_is_left_to_it() -> None:
