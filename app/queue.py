@@ -5,7 +5,8 @@ broker is away (in a worker after 2 s, 10 s if it hangs): the sweep delivers. `t
 and the task modules to the same object.
 
 Each kind of workflow has a queue of its own, so that a backlog of one delays no other. Within it comes first what
-somebody waits for, then what is begun, then what is new: a backlog waits as rows, not as half-done work.
+somebody waits for, then what is begun, then the next one of each client, then what is new: a backlog waits as rows, not
+as half-done work, and nobody's first waits behind another's many.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ class Rank(IntEnum):
 
     WAITED_FOR = 0
     BEGUN = 3
+    NEXT = 5
     NEW = 6
 
 
@@ -138,7 +140,7 @@ def room() -> Room:
     return {
         place: MOST_WAITING - sum(there[key(kind, rank)] for rank in ranks)
         for kind in states.MACHINES
-        for place, ranks in (((kind, 0), (Rank.WAITED_FOR,)), ((kind, 1), (Rank.BEGUN, Rank.NEW)))
+        for place, ranks in (((kind, 0), (Rank.WAITED_FOR,)), ((kind, 1), (Rank.BEGUN, Rank.NEXT, Rank.NEW)))
     }
 
 

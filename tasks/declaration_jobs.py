@@ -1,14 +1,13 @@
 """Calendar jobs of passenger declarations. Each claims its tick first, so that two beats never run one twice."""
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
-from app import clock, config, db, queue
+from app import config, queue
 from app.flows import declaration_jobs
 from app.flows import replays as replaying
-from app.store import ticks
+from tasks import ticking
 
 log = structlog.get_logger("sweeps")
 
@@ -16,7 +15,7 @@ log = structlog.get_logger("sweeps")
 @queue.celery().task(name="sweeps.declaration_payments")
 def payments() -> None:
     """Every PAYMENT_TIMEOUT_SWEEP: what was not paid in time, and what was paid and is still not sent."""
-    if _is_first("declaration-payments", config.settings().declarations.payment_timeout_sweep):
+    if ticking.is_first("declaration-payments", config.settings().declarations.payment_timeout_sweep):
         timed_out = declaration_jobs.time_out_payments()
         log.info("sweeps.declaration-payments", timed_out=timed_out, overdue=declaration_jobs.tell_overdue())
 
@@ -28,7 +27,7 @@ def replays(replay_id: str | None = None) -> None:
     """
     if replay_id:
         replaying.carry(UUID(replay_id))
-    elif _is_first("declaration-replays", config.settings().declarations.replay_sweep):
+    elif ticking.is_first("declaration-replays", config.settings().declarations.replay_sweep):
         replaying.carry_all()
         log.info("sweeps.declaration-replays", replayed=replaying.by_release())
 
@@ -36,12 +35,5 @@ def replays(replay_id: str | None = None) -> None:
 @queue.celery().task(name="sweeps.declaration_erasure")
 def erasure() -> None:
     """Every DECLARATIONS_RETENTION_SWEEP: overwrite the personal data of what has been finished for long enough."""
-    if _is_first("declaration-erasure", config.settings().declarations.declarations_retention_sweep):
+    if ticking.is_first("declaration-erasure", config.settings().declarations.declarations_retention_sweep):
         log.info("sweeps.declaration-erasure", erased=declaration_jobs.erase())
-
-
-def _is_first(schedule: str, interval: float) -> bool:
-    """True for one caller per interval; intervals are counted from 1970."""
-    due = datetime.fromtimestamp(clock.now().timestamp() // interval * interval, UTC)
-    with db.transaction() as session:
-        return ticks.claim(session, schedule, due)

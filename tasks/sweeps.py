@@ -2,12 +2,14 @@
 
 import structlog
 
-from app import clock, db, queue
+from app import db, queue
 from app.flows import erasure as erasing
 from app.store import idempotency, ticks, workers
+from tasks import ticking
 
 SILENT_WORKERS_SECONDS = 3_600
-ERASURE_MINUTES, ERASURE_BATCHES = 10, 500
+RETENTION_SECONDS, ERASURE_SECONDS = 3_600, 600
+ERASURE_BATCHES = 500
 
 log = structlog.get_logger("sweeps")
 
@@ -15,10 +17,9 @@ log = structlog.get_logger("sweeps")
 @queue.celery().task(name="sweeps.retention")
 def retention() -> None:
     """Hourly: forget idempotency keys after 24 h, workers long silent, and old ticks."""
-    due = clock.now().replace(minute=0, second=0, microsecond=0)
+    if not ticking.is_first("retention", RETENTION_SECONDS):
+        return
     with db.transaction() as session:
-        if not ticks.claim(session, "retention", due):
-            return
         keys = idempotency.forget(session)
         silent = workers.forget_silent(session, after=SILENT_WORKERS_SECONDS)
         old = ticks.forget(session)
@@ -28,11 +29,8 @@ def retention() -> None:
 @queue.celery().task(name="sweeps.erasure")
 def erasure() -> None:
     """Every ten minutes: overwrite the personal data of claims that have been final for long enough, in batches."""
-    now = clock.now()
-    due = now.replace(minute=now.minute - now.minute % ERASURE_MINUTES, second=0, microsecond=0)
-    with db.transaction() as session:
-        if not ticks.claim(session, "erasure", due):
-            return
+    if not ticking.is_first("erasure", ERASURE_SECONDS):
+        return
     erased = 0
     for _ in range(ERASURE_BATCHES):
         count, more = erasing.erase_some()

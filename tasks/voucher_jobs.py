@@ -1,13 +1,13 @@
 """Calendar jobs of the vouchers. Each claims its tick first, so that two beats never run one twice."""
 
-from datetime import timedelta
 from functools import partial
 
 import structlog
 
-from app import clock, db, queue
+from app import db, queue
 from app.flows import dispatch, voucher_endings
-from app.store import ticks, voucher_queue, vouchers
+from app.store import voucher_queue, vouchers
+from tasks import ticking
 
 CATCH_UP_SECONDS, STATES_SECONDS = 15, 900
 
@@ -18,7 +18,7 @@ log = structlog.get_logger("sweeps")
 def voucher_operations() -> None:
     """Every 15 s: give up what waits behind others and whose time is up, and start operations that wait behind none,
     because whatever ended the one before did not."""
-    if not _is_ours("voucher-operations", CATCH_UP_SECONDS):
+    if not ticking.is_first("voucher-operations", CATCH_UP_SECONDS):
         return
     _give_up_what_waits()
     with db.transaction() as session:
@@ -49,7 +49,7 @@ def _give_up_what_waits() -> None:
 @queue.celery().task(name="sweeps.voucher_states")
 def voucher_states() -> None:
     """Every 15 minutes: store the states that follow from the date, in batches."""
-    if not _is_ours("voucher-states", STATES_SECONDS):
+    if not ticking.is_first("voucher-states", STATES_SECONDS):
         return
     stored = 0
     while count := _store_some_states():
@@ -60,10 +60,3 @@ def voucher_states() -> None:
 def _store_some_states() -> int:
     with db.transaction() as session:
         return vouchers.store_states(session)
-
-
-def _is_ours(job: str, every: int) -> bool:
-    now = clock.now()
-    due = now - timedelta(seconds=now.timestamp() % every)
-    with db.transaction() as session:
-        return ticks.claim(session, job, due.replace(microsecond=0))

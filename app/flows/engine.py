@@ -85,6 +85,7 @@ def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
     with db.statements() as session:
         seen = workflows.take(
             session,
+            flow.machine.kind,
             workflow_id,
             among=flow.taken_in(step),
             worker=worker.incarnation(),

@@ -95,7 +95,9 @@ def _deliver(picked: Sequence[Due], *, broker: bool) -> None:
 def _rank(one: Due) -> Rank:
     if one.priority == 0:
         return Rank.WAITED_FOR
-    return Rank.NEW if one.new else Rank.BEGUN
+    if not one.new:
+        return Rank.BEGUN
+    return Rank.NEXT if one.first else Rank.NEW
 
 
 def _run_here(picked: Sequence[Due]) -> None:

@@ -84,13 +84,13 @@ _DUE = text("""
         ) AS place
         FROM turns WHERE turn <= room
     ), free AS (
-        SELECT w.id, place, new FROM workflows w JOIN placed USING (id)
+        SELECT w.id, place, new, turn FROM workflows w JOIN placed USING (id)
         WHERE place <= CASE WHEN must THEN room ELSE most END AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
     )
     UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
     FROM free WHERE workflows.id = free.id
-    RETURNING workflows.id, kind, state, priority, place, new
+    RETURNING workflows.id, kind, state, priority, place, new, turn
 """)
 
 
@@ -111,13 +111,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Due:
-    """A workflow whose time has come; `new`: nothing of it was tried yet."""
+    """A workflow whose time has come; `new`: nothing of it was tried yet; `first`: of its client."""
 
     id: UUID
     kind: str
     state: str
     priority: int
     new: bool
+    first: bool
 
 
 def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> list[Due]:
@@ -139,7 +140,7 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
     }
     rows = session.execute(_DUE, {**given, "again": again}).all()
     ordered = sorted(rows, key=lambda row: (row.priority, row.place))
-    return [Due(row.id, row.kind, row.state, row.priority, row.new) for row in ordered]
+    return [Due(row.id, row.kind, row.state, row.priority, row.new, row.turn == 1) for row in ordered]
 
 
 def under_way(session: Session) -> dict[str, int]:

@@ -78,6 +78,7 @@ _TAKE = (
     update(W)
     .where(
         W.c.id == bindparam("row"),
+        W.c.kind == bindparam("of_kind"),
         W.c.state == any_(bindparam("among", type_=ARRAY(Text))),
         W.c.worker.is_(None),
         W.c.due_at <= NOW,
@@ -108,14 +109,14 @@ def read(session: Session, workflow_id: UUID) -> Seen | None:
 
 
 def take(
-    session: Session, workflow_id: UUID, *, among: Collection[str], worker: UUID, release: str, lease: float
+    session: Session, kind: str, workflow_id: UUID, *, among: Collection[str], worker: UUID, release: str, lease: float
 ) -> Seen | None:
-    """Hold a free and due workflow in one of these states for `lease` seconds.
+    """Hold a free and due workflow of this kind, in one of these states, for `lease` seconds.
 
     None: nothing to take (doubled, late, forged), or what was replayed for another release is still kept for it.
     """
     by = {"by": worker, "by_release": release, "lease": timedelta(seconds=lease)}
-    row = session.execute(_TAKE, {"row": workflow_id, "among": list(among), **by}).one_or_none()
+    row = session.execute(_TAKE, {"row": workflow_id, "of_kind": kind, "among": list(among), **by}).one_or_none()
     return Seen(**row._mapping) if row else None
 
 

@@ -18,6 +18,7 @@ from tests.crash.scenarios import SCENARIOS, Scenario
 CLAIM = next(one for one in SCENARIOS if one.name == "claim")
 SWEPT = [f"sweep: {one}" for one in (boundaries.WRITTEN, boundaries.WRITTEN, boundaries.COMMITTED)]
 ROUNDS = 3
+_LOST = text("UPDATE workflows SET wake_at = clock_timestamp() WHERE id = :id AND worker IS NULL")
 
 
 def silence_others() -> None:
@@ -54,5 +55,5 @@ def _until_sent(claim: UUID, broker: redis.Redis) -> None:
         if any(str(claim).encode() in message for name in queue.KEYS for message in broker.lrange(name, 0, -1)):
             return
         with db.transaction() as session:
-            session.execute(text("UPDATE workflows SET wake_at = clock_timestamp() WHERE id = :id"), {"id": claim})
+            session.execute(_LOST, {"id": claim})
     raise AssertionError("no sweep found it")

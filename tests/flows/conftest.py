@@ -171,7 +171,7 @@ def take(workflow_id: UUID, *, by: UUID | None = None, state: str = S.APPOINTMEN
     """Take it as another worker would, and do nothing more."""
     with db.transaction() as session:
         return workflows.take(
-            session, workflow_id, among={state}, release="test", worker=by or worker.incarnation(), lease=65
+            session, "claim", workflow_id, among={state}, release="test", worker=by or worker.incarnation(), lease=65
         )
 
 

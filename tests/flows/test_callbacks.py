@@ -305,7 +305,9 @@ def test_a_host_that_is_no_longer_allowed_ends_it_without_a_call(
 def test_a_worker_that_died_in_the_middle_costs_a_repeat_at_most(receiver: Receiver, upstreams: Sandbox) -> None:
     _, callback = finished(receiver)
     with db.transaction() as session:
-        assert workflows.take(session, callback.id, among={B.PENDING}, release="test", worker=callback.id, lease=25)
+        assert workflows.take(
+            session, "claim-callback", callback.id, among={B.PENDING}, release="test", worker=callback.id, lease=25
+        )
     engine.run(callback.id)
     assert receiver.got == []
     write(callback.id, worker=None, fence=row(callback.id).fence + 1)

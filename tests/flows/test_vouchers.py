@@ -374,9 +374,9 @@ def test_what_waits_behind_another_one_loses_no_time_while_it_is_off(
 
 def test_the_catch_up_runs_once_per_tick(upstreams: Sandbox, jobs: Any) -> None:
     with time_machine.travel(datetime.fromisoformat("2025-03-10T09:00:07Z"), tick=False):
-        assert [jobs._is_ours("job", 15) for _ in range(2)] == [True, False]
+        assert [jobs.ticking.is_first("job", 15) for _ in range(2)] == [True, False]
     with time_machine.travel(datetime.fromisoformat("2025-03-10T09:00:15Z"), tick=False):
-        assert jobs._is_ours("job", 15)
+        assert jobs.ticking.is_first("job", 15)
 
 
 def test_an_unresolved_one_lets_the_next_one_start_too(upstreams: Sandbox) -> None:

@@ -47,7 +47,9 @@ def held(**values: Any) -> Seen:
     """A claim before its create call, taken."""
     claim = workflow(state=S.APPOINTMENT_FOUND, **values)
     with db.transaction() as session:
-        taken = workflows.take(session, claim, among={S.APPOINTMENT_FOUND}, release="test", worker=new_id(), lease=65)
+        taken = workflows.take(
+            session, "claim", claim, among={S.APPOINTMENT_FOUND}, release="test", worker=new_id(), lease=65
+        )
     assert taken
     return taken
 
@@ -143,7 +145,7 @@ def test_two_rows_cannot_hold_one_slot() -> None:
 
 def take(claim: UUID, *, state: str = S.ACCEPTED) -> Seen | None:
     with db.transaction() as session:
-        return workflows.take(session, claim, among={state}, release="test", worker=new_id(), lease=65)
+        return workflows.take(session, "claim", claim, among={state}, release="test", worker=new_id(), lease=65)
 
 
 def test_a_take_holds_the_row_and_moves_the_fence() -> None:
