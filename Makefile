@@ -57,8 +57,9 @@ bench: $(INSTALLED) ## Run the benchmark
 bench-neighbours: $(INSTALLED) ## Measure what one line's backlog or outage costs the others
 	@exec $(BIN)/python -m bench.neighbours
 
-crash: $(INSTALLED) ## Let workers die at every pair of crash points
+crash: $(INSTALLED) ## Let workers die at every pair of crash points; let the model tests go deep
 	@$(BIN)/pytest -n 2 --dist load -q tests/crash/pairs.py
+	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -n 2 --dist load -q tests/machines
 
 mutants: $(INSTALLED) ## Take out each rule that the crash points are there for: they must turn red
 	@$(BIN)/python -m tests.crash.mutants

@@ -66,6 +66,10 @@ _DUE = text("""
         SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:priorities AS int[]), CAST(:entries AS text[]),
                              CAST(:rooms AS int[]), CAST(:mosts AS int[]), CAST(:probings AS boolean[]))
                       AS one(kind, priority, entry, room, most, probing)
+    ), sent AS (
+        SELECT DISTINCT w.kind, client_id
+        FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
+        WHERE worker IS NULL AND due_at <= now() AND wake_at > now()
     ), due AS (
         SELECT id, w.kind, w.priority, client_id, updated_at, room, most,
                deadline_at <= clock_timestamp() OR asked IS NOT NULL AS must,
@@ -84,13 +88,16 @@ _DUE = text("""
         ) AS place
         FROM turns WHERE turn <= room
     ), free AS (
-        SELECT w.id, place, new, turn FROM workflows w JOIN placed USING (id)
+        SELECT w.id, place, new, turn = 1 AND NOT EXISTS (
+            SELECT FROM sent WHERE sent.kind = w.kind AND sent.client_id = w.client_id
+        ) AS first
+        FROM workflows w JOIN placed USING (id)
         WHERE place <= CASE WHEN must THEN room ELSE most END AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
     )
     UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
     FROM free WHERE workflows.id = free.id
-    RETURNING workflows.id, kind, state, priority, place, new, turn
+    RETURNING workflows.id, kind, state, priority, place, new, first
 """)
 
 
@@ -111,7 +118,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Due:
-    """A workflow whose time has come; `new`: nothing of it was tried yet; `first`: of its client."""
+    """A workflow whose time has come; `new`: nothing of it was tried yet; `first`: none of its client's is sent."""
 
     id: UUID
     kind: str
@@ -140,7 +147,7 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
     }
     rows = session.execute(_DUE, {**given, "again": again}).all()
     ordered = sorted(rows, key=lambda row: (row.priority, row.place))
-    return [Due(row.id, row.kind, row.state, row.priority, row.new, row.turn == 1) for row in ordered]
+    return [Due(row.id, row.kind, row.state, row.priority, row.new, row.first) for row in ordered]
 
 
 def under_way(session: Session) -> dict[str, int]:

@@ -68,9 +68,9 @@ class Limiter:
         if self._rest is None:
             return math.inf
         reset, remaining = window.get_window_stats(self._rest, self._name, "rest")
-        if not remaining and reset - time.time() > _SHORT:
-            return 0
-        return remaining + math.ceil(_SHORT * self._rest.amount / self._rest.get_expiry())
+        if (expiry := self._rest.get_expiry()) <= _SHORT:
+            return remaining + _SHORT * self._rest.amount / expiry
+        return remaining or int(reset - time.time() <= _SHORT)
 
     def close(self, seconds: float) -> None:
         """Let no call through for so long; other processes notice within 0.2 s."""

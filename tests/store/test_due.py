@@ -80,6 +80,18 @@ def test_where_nobody_is_taken_for_dead_leases_run_out_all_the_same() -> None:
     assert columns(row)["worker"]
 
 
+def test_the_first_of_a_client_of_which_nothing_is_sent_is_told() -> None:
+    def picked(most: int) -> list[tuple[UUID, bool]]:
+        with db.transaction() as session:
+            wanted = [Wanted(kind="claim", priority=1, entry="accepted", room=9, most=most)]
+            return [(one.id, one.first) for one in due.pick_due(session, wanted, again=5)]
+
+    many = [due_since(age, of="many") for age in (60, 50, 40)]
+    assert picked(2) == [(many[0], True), (many[1], False)]
+    small = due_since(1, of="small")
+    assert picked(2) == [(many[2], False), (small, True)]  # two of the first client's wait for a worker
+
+
 def test_what_is_waited_for_again_after_a_death_is_not_new() -> None:
     new = due_since(60, state="accepted")
     crashed, doubted = due_since(5, state="accepted", crashes=1), due_since(4, state="accepted", in_doubt=True)

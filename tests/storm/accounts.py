@@ -14,11 +14,14 @@ Row = Mapping[str, Any]
 DUPLICATE, MISSING, ORPHAN, IN_DOUBT = "duplicates", "missing", "orphans", "in doubt"
 WRONGS = (DUPLICATE, MISSING, ORPHAN, IN_DOUBT)
 WORKFLOWS = """
-    SELECT id, state, correlation_id, in_doubt, finished_at, error,
-        (SELECT count(*) FROM moves m WHERE m.workflow_id = w.id AND m.reason = 'holder died') AS deaths
-    FROM workflows w
+    SELECT id, state, correlation_id, in_doubt, finished_at, error, coalesce(deaths, 0) AS deaths
+    FROM workflows LEFT JOIN (
+        SELECT workflow_id AS id, count(*) AS deaths FROM moves WHERE reason = 'holder died' GROUP BY workflow_id
+    ) died USING (id)
 """
 DEATHS = 3  # in a row, in one step: then a workflow is given up
+# Why one may stay in doubt:
+LOST_SENDS, DIED, REFUSED_IN_DOUBT = "limit of lost sends", "third death in a row", "refused after a lost call"
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,7 @@ class Wrong:
 class Account:
     """One line's account. `effects`: by kind, those that happened and still stand; `rows` says the same of the rows.
 
-    `given_up`: those in doubt for a reason that allows it (the limit of lost sends, the third death in a row, a
-    refusal after a lost call).
+    `given_up`: those in doubt for a reason that allows it, and the reason.
     """
 
     line: str
@@ -43,11 +45,14 @@ class Account:
     states: Counter[str] = field(default_factory=Counter)
     effects: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
-    given_up: list[str] = field(default_factory=list)
+    given_up: dict[str, str] = field(default_factory=dict)
     wrong: list[Wrong] = field(default_factory=list)
 
     def add(self, kind: str, workflow: object, says: str) -> None:
         self.wrong.append(Wrong(kind, str(workflow), says))
+
+    def give_up(self, row: Row, why: str) -> None:
+        self.given_up[str(row["id"])] = why
 
     def number(self, kind: str) -> int:
         return sum(one.kind == kind for one in self.wrong)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.storm.accounts import DUPLICATE, IN_DOUBT, MISSING, Account, Row, by, only_row, was_given_up
+from tests.storm.accounts import DIED, DUPLICATE, IN_DOUBT, MISSING, Account, Row, by, only_row, was_given_up
 from tests.storm.orders import Claim
 
 CLAIMS = "SELECT id, claim_id, expenses, undo FROM claims"
 TEXTS = "SELECT id, claim_id AS claim FROM notifications"
 _THERE = {"added", "adopted"}
+_NOT_SENT = {"failed", "skipped"}
 
 
 def account(orders: Sequence[Claim], rows: Sequence[Row], ledger: Mapping[str, Any]) -> Account:
@@ -22,6 +23,8 @@ def account(orders: Sequence[Claim], rows: Sequence[Row], ledger: Mapping[str, A
             continue
         if accepted and order.answers[0].body["id"] != str(row["id"]):
             told.add(MISSING, row["id"], "its caller was told another id")
+        if was_given_up(row):
+            told.give_up(row, DIED)
         if row["in_doubt"] and row["finished_at"]:
             _doubtful(told, row)
         else:
@@ -30,17 +33,18 @@ def account(orders: Sequence[Claim], rows: Sequence[Row], ledger: Mapping[str, A
 
 
 def _doubtful(told: Account, row: Row) -> None:
-    if was_given_up(row):
-        told.given_up.append(str(row["id"]))
-    else:
+    if not was_given_up(row):
         told.add(IN_DOUBT, row["id"], f"{row['state']}, and its last call may have taken effect")
 
 
 def _compare(told: Account, order: Claim, row: Row, at: "_Upstream") -> None:
     deleted = row["undo"].get("claim") in {"deleted", "gone"}
-    claim = () if deleted or row["claim_id"] is None else (row["claim_id"],)
-    told.matched("claims", row["id"], found=at.claims(order.icn), known=claim)
+    claim = [] if deleted or row["claim_id"] is None else [row["claim_id"]]
     expenses = [item["expenseId"] for item in row["expenses"] if item["state"] in _THERE]
+    if row["state"] == "rollback-failed" and was_given_up(row):  # how far it was undone it does not say
+        claim = [one for one in claim if one in at.claims(order.icn)]
+        expenses = [one for one in expenses if one in at.expenses(order.icn)]
+    told.matched("claims", row["id"], found=at.claims(order.icn), known=claim)
     told.matched("expenses", row["id"], found=at.expenses(order.icn), known=expenses)
     submitted = int(row["state"] == "submitted")
     told.counted("submissions", row["id"], found=at.submissions(order.icn), expected=submitted)
@@ -91,12 +95,14 @@ def texts(claims: Sequence[Row], rows: Sequence[Row], ledger: Mapping[str, Any])
         row = only_row(told, of.get(claim["id"], ()), accepted=claim["finished_at"] is not None, name=claim["id"])
         if row is None:
             continue
+        found, there = sent.pop(str(row["id"]), 0), int(row["state"] in {"sent", "delivered", "undelivered"})
+        if was_given_up(row):
+            told.give_up(row, DIED)
         if row["in_doubt"] and row["finished_at"]:
             _doubtful(told, row)
-            continue
-        there = int(row["state"] in {"sent", "delivered", "undelivered"})
-        told.counted("texts", row["id"], found=sent.pop(str(row["id"]), 0), expected=there)
-        if not there and row["finished_at"] and not was_given_up(row):
+            there = min(found, 1)
+        told.counted("texts", row["id"], found=found, expected=there)
+        if row["state"] in _NOT_SENT and not (row["in_doubt"] or was_given_up(row)):
             told.add(MISSING, row["id"], f"it is {row['state']} and not sent")
     for reference in sent:
         told.add(DUPLICATE, reference, "a text that no claim's row accounts for")

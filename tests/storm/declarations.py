@@ -1,23 +1,34 @@
 """The account of passenger declarations."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.storm.accounts import IN_DOUBT, MISSING, ORPHAN, Account, Row, by, only_row, was_given_up
+from tests.storm.accounts import (
+    DIED,
+    IN_DOUBT,
+    MISSING,
+    ORPHAN,
+    REFUSED_IN_DOUBT,
+    Account,
+    Row,
+    by,
+    only_row,
+    was_given_up,
+)
 from tests.storm.orders import Declaration
 
 ROWS = "SELECT id, charge_reference, number, attempts FROM declarations"
 
 
-def account(orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str, Any], calls: Sequence[Row]) -> Account:
+def account(
+    orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str, Any], made: Mapping[str, int]
+) -> Account:
     """MDG holds a declaration exactly if its row is submitted; a paid one is; no call was made without its attempt.
 
-    MDG knows a repeat by its reference, so that its ledger shows no call too many: those are counted from `calls`.
+    MDG knows a repeat by its reference, so that its ledger shows no call too many: those are `made`, by reference.
     """
     told, of = Account("declarations"), by(rows, "correlation_id")
     taken = {entry["acknowledgementReference"]: entry["count"] for entry in at["declarations"]}
-    made = Counter(_reference(call) for call in calls)
     for order in orders:
         accepted = order.reference is not None
         row = only_row(told, of.get(order.name, ()), accepted=accepted, name=order.name)
@@ -27,8 +38,8 @@ def account(orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str,
             told.add(MISSING, row["id"], "its caller was told another charge reference")
         reference = f"{row['charge_reference']}{row['number']}"
         _compare(told, order, row, found=taken.pop(reference, 0))
-        if made[reference] > row["attempts"]:
-            told.add(ORPHAN, row["id"], f"{made[reference]} calls, {row['attempts']} attempts were recorded")
+        if (calls := made.get(reference, 0)) > row["attempts"]:
+            told.add(ORPHAN, row["id"], f"{calls} calls, {row['attempts']} attempts were recorded")
     for reference in taken:
         told.add(ORPHAN, reference, "MDG has a declaration that no row accounts for")
     return told
@@ -36,13 +47,14 @@ def account(orders: Sequence[Declaration], rows: Sequence[Row], at: Mapping[str,
 
 def _compare(told: Account, order: Declaration, row: Row, *, found: int) -> None:
     """A refused one whose earlier call was lost says that MDG may hold it (`uncertain`); here it is known not to."""
-    if row["state"] == "failed" and row["in_doubt"]:
-        if not (order.refused or was_given_up(row)):
+    if was_given_up(row):
+        told.give_up(row, DIED)
+    if row["state"] == "failed" and row["in_doubt"] and not order.refused:
+        if not was_given_up(row):
             told.add(IN_DOUBT, row["id"], "failed, and MDG may hold it")
-            return
-        told.given_up.append(str(row["id"]))
-        if not order.refused:
-            return
+        return
+    if row["state"] == "failed" and row["in_doubt"] and not was_given_up(row):
+        told.give_up(row, REFUSED_IN_DOUBT)
     told.counted("declarations", row["id"], found=found, expected=int(row["state"] == "submitted"))
     planned = _planned(order)
     if row["state"] != planned and not was_given_up(row):
@@ -54,8 +66,3 @@ def _planned(order: Declaration) -> str:
     if not any(answer.good for answer in order.answers[1:]):
         return "pending-payment"
     return "failed" if order.refused else "submitted"
-
-
-def _reference(call: Row) -> str:
-    body = call["body"]["simpleDeclarationRequest"]
-    return str(body["requestCommon"]["acknowledgementReference"])

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 
 import redis
 
+from app import queue
 from bench.installation import START_SECONDS, Installation, procfile, wait_for
 from tests.storm.recovery import Recovery
 
 WORKERS, BEATS = 3, 2
-QUEUES = ("waiting", "work")
 _BAG = ("kill", "kill", "kill", "all", "stop", "redis", "flush", "postgres", "messages", "web")
 _QUEUE_SECONDS = 0.2
 _END, _MOST_SAID = '"critical"', 200
@@ -34,13 +33,14 @@ class Disaster:
 
 
 def chosen(dice: random.Random) -> Iterator[Disaster]:
-    """Without end: every kind comes once before any comes anew, killed workers most, often with time to recover."""
+    """Without end, one in some 8 s, what it lasts included: every kind comes once before any comes anew, killed workers
+    most, often with time to recover."""
     after = 1.0
     while True:
         for kind in dice.sample(_BAG, len(_BAG)):
             seconds = dice.uniform(5.5, 8.0) if kind == "stop" else dice.uniform(0.5, 3.0)  # beyond LEASE_DEAD_SECONDS
             yield Disaster(kind=kind, after=after, which=dice.random(), seconds=seconds, seed=dice.getrandbits(32))
-            after = dice.uniform(1.0, 8.0 if kind == "kill" else 4.0)
+            after = dice.uniform(6.0, 12.0) if kind == "kill" else dice.uniform(3.0, 8.0)
 
 
 class Processes:
@@ -53,10 +53,10 @@ class Processes:
         self._on, self._say = on, say
         self.workers: list[str] = []
         self.struck: Counter[str] = Counter()
+        self.messages: Counter[str] = Counter()
         self.ended: list[str] = []
         self.recovery = Recovery(on.postgres.url)
         self._started = 0
-        self._over = threading.Event()
         self._kinds: Mapping[str, Callable[[Disaster], None]] = {
             "kill": self._kill_one,
             "all": self._kill_all,
@@ -133,7 +133,7 @@ class Processes:
     def _stop(self, disaster: Disaster) -> None:
         name = self._one(disaster)
         self._say(f"{name} is stopped for {disaster.seconds:.1f} s")
-        with self.recovery.outage():
+        with self.recovery.stopped(self._on.pid(name)):
             os.killpg(self._on.pid(name), signal.SIGSTOP)
             try:
                 time.sleep(disaster.seconds)
@@ -164,19 +164,21 @@ class Processes:
 
     def _messages(self, disaster: Disaster) -> None:
         """For a while messages are lost, doubled, or put behind all others."""
-        self._say(f"messages are lost and doubled for {disaster.seconds:.1f} s")
         dice, until, became = random.Random(disaster.seed), time.monotonic() + disaster.seconds, Counter[str]()
         with self.recovery.outage(), redis.Redis.from_url(self._on.redis.url) as client:
             while time.monotonic() < until:
-                found = client.brpop(QUEUES, timeout=_QUEUE_SECONDS)
+                lists = dice.sample(queue.KEYS, len(queue.KEYS))  # read is the first that is not empty
+                found = client.brpop(lists, timeout=_QUEUE_SECONDS)
                 if found:
-                    queue, message = found
+                    key, message = found
                     what = dice.choice(["lost", "doubled", "moved"]) if _is_ours(message) else "kept"
                     became[what] += 1
                     for _ in range({"lost": 0, "doubled": 2}.get(what, 1)):
-                        client.lpush(queue, message)
+                        client.lpush(key, message)
                 time.sleep(0.02)
-        self._say(", ".join(f"{number} messages {what}" for what, number in became.items()) or "no messages met")
+        self.messages += became
+        said = ", ".join(f"{number} {what}" for what, number in became.items()) or "none met"
+        self._say(f"messages for {disaster.seconds:.1f} s: {said}")
 
 
 def _is_ours(message: bytes) -> bool:

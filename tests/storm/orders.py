@@ -7,7 +7,7 @@ import datetime
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from tests.declaration_payloads import payload
@@ -21,6 +21,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "replace letter": ("letter",),
     "replace both": ("card", "letter"),
 }
+REFUSING = "984"  # the station whose claims Travel Pay will not take
 _LATER = {"Prefer": "respond-async"}
 _LONDON = ZoneInfo("Europe/London")
 
@@ -39,11 +40,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request was answered in the end. `times`: how often it was sent until then."""
+    """What a request was answered in the end: of the body only its ids. `times`: how often it was sent until then."""
 
-    request: Request
     status: int
-    body: Any
+    body: Mapping[str, str]
     times: int
 
     @property
@@ -58,6 +58,7 @@ Requests = Generator[Request, Answer, None]
 class Claim:
     """A claim of a veteran of its own. `refused`: Travel Pay will not take its submission."""
 
+    kind: ClassVar[str] = "claim"
     name: str
     icn: str
     expenses: Sequence[Mapping[str, Any]]
@@ -68,7 +69,7 @@ class Claim:
     def requests(self) -> Requests:
         body = {
             "icn": self.icn,
-            "appointment": {"dateTime": "2026-03-02T10:00:00", "stationNumber": "983"},
+            "appointment": {"dateTime": "2026-03-02T10:00:00", "stationNumber": REFUSING if self.refused else "983"},
             "phone": f"+1202{self.icn[3:10]}",
             "expenses": self.expenses,
             "rollback": self.rollback,
@@ -80,6 +81,7 @@ class Claim:
 class Declaration:
     """A declaration, paid for so many times. `refused`: MDG will not take it."""
 
+    kind: ClassVar[str] = "declaration"
     name: str
     notices: int
     refused: bool
@@ -106,6 +108,7 @@ class Subscription:
     A change is a word: `create`, one of REPLACES, `suspend N` (the N-th range of days), `cancel`, `cancel later`.
     """
 
+    kind: ClassVar[str] = "voucher-operation"
     name: str
     id: str
     changes: Sequence[tuple[str, float]]
@@ -146,14 +149,20 @@ def days(number: int) -> tuple[str, str]:
 
 # Choosing
 
+CLAIMS, DECLARATIONS = 0.14, 0.36  # of the workflows
+BECOME_WORKFLOWS = 0.88  # of the changes; a second replacement of a day is none
+
 
 def chosen(dice: random.Random, seed: int, workflows: int) -> list[Order]:
-    """Orders for about so many workflows, a third of each line, in the order in which they are placed."""
-    third = max(1, workflows // 3)
-    orders: list[Order] = [_claim(dice, f"storm-{seed}-c{number}", number) for number in range(third)]
-    orders += [_declaration(dice, f"storm-{seed}-d{number}") for number in range(third)]
+    """Orders for so many workflows and some more, in the order in which they are placed.
+
+    A claim is two, for it has its text; not every change of a subscription becomes one.
+    """
+    claims, declared = (max(1, round(workflows * share)) for share in (CLAIMS, DECLARATIONS))
+    orders: list[Order] = [_claim(dice, f"storm-{seed}-c{number}", number) for number in range(claims)]
+    orders += [_declaration(dice, f"storm-{seed}-d{number}") for number in range(declared)]
     changes = 0
-    while changes < workflows - 2 * third:
+    while changes * BECOME_WORKFLOWS < workflows - 2 * claims - declared:
         one = _subscription(dice, seed, changes)
         changes += len(one.changes)
         orders.append(one)
@@ -175,7 +184,7 @@ def _declaration(dice: random.Random, name: str) -> Declaration:
     return Declaration(
         name=name,
         notices=dice.choices([0, 1, 2], [1, 7, 2])[0],
-        refused=dice.random() < 0.1,
+        refused=dice.random() < 0.05,
         pause=dice.choice([0.0, 1.0]),
     )
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -13,18 +14,32 @@ import psycopg
 MEDIAN_SECONDS, WORST_SECONDS = 5.0, 10.0  # README's promise
 _POLL_SECONDS = 0.05
 _PATIENCE = 60.0
-_HELD = "SELECT w.id, w.fence FROM workflows w JOIN workers k ON k.id = w.worker WHERE k.pid = %s"
+_LAST_WORDS = 0.3  # Postgres may yet carry out what a process sent before it was killed
+_HELD = "SELECT w.id, w.fence, w.kind FROM workflows w JOIN workers k ON k.id = w.worker WHERE k.pid = %s"
 # Taken away is one change of the right to write, taken again the next.
-_BACK = "SELECT w.id FROM workflows w JOIN unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) USING (id) "
-_BACK += "WHERE w.fence >= held.fence + 2 OR w.finished_at IS NOT NULL"
+_NOW = "SELECT id, fence, finished_at IS NOT NULL FROM workflows WHERE id = ANY(%s)"
+_FREED, _TAKEN = 1, 2
+
+
+@dataclass
+class _Held:
+    """A row as its worker left it; when it was freed."""
+
+    id: UUID
+    fence: int
+    kind: str
+    freed: float = 0.0
 
 
 @dataclass(frozen=True)
 class Spell:
     """One row's wait. `disturbed`: meanwhile something else went wrong that may have met this very row: Postgres or
-    Redis away, messages lost, another worker killed or stopped that may have had its message."""
+    Redis away, messages lost, another worker killed or stopped that may have had its message. `freed`: until it was
+    taken away from the dead, of `seconds` until somebody took it."""
 
     workflow: UUID
+    kind: str
+    freed: float
     seconds: float
     disturbed: bool
 
@@ -37,7 +52,8 @@ class Recovery:
         self._over = threading.Event()
         self._watching: list[threading.Thread] = []
         self._outages: list[tuple[float, float]] = []
-        self._waited: list[tuple[UUID, float, float]] = []
+        self._waited: list[tuple[_Held, float, float]] = []
+        self.stalled = self.taken_from_stalled = 0
 
     def watch(self, pid: int, killed: float) -> None:
         """Follow what this process held until somebody has it again."""
@@ -55,6 +71,16 @@ class Recovery:
         finally:
             self._outages.append((begun, time.monotonic()))
 
+    @contextlib.contextmanager
+    def stopped(self, pid: int) -> Iterator[None]:
+        """While this lasts, this process is stopped: what it held is counted apart, and what was taken from it."""
+        with self.outage(), psycopg.connect(self._url, autocommit=True) as on:
+            held = {row[0]: row[1] for row in on.execute(_HELD, (pid,)).fetchall()}
+            yield
+            now = on.execute(_NOW, (list(held),)).fetchall()
+        self.stalled += len(held)
+        self.taken_from_stalled += sum(fence > held[one] for one, fence, _ in now)
+
     def end(self) -> None:
         self._over.set()
         for thread in self._watching:
@@ -63,9 +89,12 @@ class Recovery:
     @property
     def spells(self) -> list[Spell]:
         return [
-            Spell(workflow, back - killed, any(begun < back and killed < ended for begun, ended in self._outages))
-            for workflow, killed, back in self._waited
-        ]
+            Spell(
+                one.id, one.kind, (one.freed or back) - killed, back - killed,
+                any(begun < back and killed < ended for begun, ended in self._outages),
+            )
+            for one, killed, back in self._waited
+        ]  # fmt: skip
 
     @property
     def too_slow(self) -> list[Spell]:
@@ -76,16 +105,21 @@ class Recovery:
         return [one for one in judged if one.seconds > WORST_SECONDS]
 
     def _watch(self, pid: int, killed: float) -> None:
-        held: dict[UUID, int] | None = None
+        held: dict[UUID, _Held] | None = None
+        time.sleep(_LAST_WORDS)
         while not self._over.is_set() and held != {} and time.monotonic() < killed + _PATIENCE:
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._url, autocommit=True) as on:
-                held = dict(on.execute(_HELD, (pid,)).fetchall()) if held is None else held
+                if held is None:
+                    held = {row[0]: _Held(*row) for row in on.execute(_HELD, (pid,)).fetchall()}
                 self._follow(on, held, killed)
-        self._waited += [(one, killed, killed + _PATIENCE) for one in held or ()]
+        self._waited += [(one, killed, killed + _PATIENCE) for one in (held or {}).values()]
 
-    def _follow(self, on: psycopg.Connection[tuple[UUID]], held: dict[UUID, int], killed: float) -> None:
+    def _follow(self, on: psycopg.Connection[Any], held: dict[UUID, _Held], killed: float) -> None:
         while held and not self._over.is_set() and time.monotonic() < killed + _PATIENCE:
-            for (one,) in on.execute(_BACK, (list(held), list(held.values()))).fetchall():
-                self._waited.append((one, killed, time.monotonic()))
-                del held[one]
+            rows, now = on.execute(_NOW, (list(held),)).fetchall(), time.monotonic()
+            for one, fence, is_final in rows:
+                if fence >= held[one].fence + _FREED and not held[one].freed:
+                    held[one].freed = now
+                if fence >= held[one].fence + _TAKEN or is_final:
+                    self._waited.append((held.pop(one), killed, now))
             time.sleep(_POLL_SECONDS)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.storm import claims, declarations, disasters, orders, vouchers
+from tests.storm import accounts, claims, declarations, disasters, orders, vouchers
 from tests.storm.accounts import Account
-from tests.storm.orders import MILEAGE, Answer, Claim, Declaration, Request, Subscription
+from tests.storm.orders import MILEAGE, Answer, Claim, Declaration, Subscription
 
 ONE = uuid.UUID(int=1)
 NOTHING: dict[str, list[Any]] = {
@@ -21,7 +21,7 @@ NOTHING: dict[str, list[Any]] = {
 
 
 def answer(status: int, body: Any) -> Answer:
-    return Answer(Request(name="one", method="POST", path="/"), status, body, 1)
+    return Answer(status, body or {}, 1)
 
 
 def row(state: str, *, id: uuid.UUID = ONE, **more: Any) -> dict[str, Any]:
@@ -92,6 +92,16 @@ def test_a_claim_that_was_refused_ends_as_it_was_asked_to() -> None:
     assert told(claims.account([refused], [claim()], left)) == ["missing", "missing"]
 
 
+def test_a_rollback_given_up_half_way_leaves_some_of_it_and_nothing_else() -> None:
+    """It does not say how far it came; a person looks."""
+    died = claim("rollback-failed", error={"code": "crashed"}, deaths=3)
+    for left in (travel_pay(submissions=0), travel_pay(claims="", expenses="", submissions=0)):
+        account = claims.account([filed(rollback=True, refused=True)], [died], left)
+        assert (told(account), account.given_up) == ([], {str(ONE): accounts.DIED})
+    foreign = travel_pay(claims="c2", submissions=0)
+    assert "orphans" in told(claims.account([filed(rollback=True, refused=True)], [died], foreign))
+
+
 @pytest.mark.parametrize(
     ("rows", "sent", "wrong"),
     [
@@ -101,6 +111,9 @@ def test_a_claim_that_was_refused_ends_as_it_was_asked_to() -> None:
         ([row("failed", claim=ONE)], {}, ["missing"]),
         ([], {}, ["missing"]),
         ([row("sent", claim=ONE)], {str(ONE): 1, "foreign": 1}, ["duplicates"]),
+        ([row("failed", claim=ONE, in_doubt=True)], {str(ONE): 1}, ["in doubt"]),
+        ([row("failed", claim=ONE, in_doubt=True, error={"code": "crashed"}, deaths=3)], {str(ONE): 1}, []),
+        ([row("failed", claim=ONE, in_doubt=True, error={"code": "crashed"}, deaths=3)], {str(ONE): 2}, ["duplicates"]),
     ],
 )
 def test_every_final_claim_has_one_text(rows: list[Any], sent: dict[str, int], wrong: list[str]) -> None:
@@ -136,8 +149,7 @@ def test_a_declaration_that_was_paid_is_at_mdg_once(rows: list[Any], count: int,
         name="one", notices=1, refused=False, pause=0, answers=[answer(202, {"_id": "X1"}), answer(202, None)]
     )
     ledger = NOTHING | {"declarations": [{"acknowledgementReference": "X10", "count": count}] if count else []}
-    body = {"simpleDeclarationRequest": {"requestCommon": {"acknowledgementReference": "X10"}}}
-    assert told(declarations.account([order], rows, ledger, [{"body": body}] * calls)) == wrong
+    assert told(declarations.account([order], rows, ledger, {"X10": calls})) == wrong
 
 
 def test_a_declaration_that_mdg_refuses_after_a_lost_call_is_uncertain_and_not_there() -> None:
@@ -145,9 +157,9 @@ def test_a_declaration_that_mdg_refuses_after_a_lost_call_is_uncertain_and_not_t
         name="one", notices=1, refused=True, pause=0, answers=[answer(202, {"_id": "X1"}), answer(202, None)]
     )
     there = NOTHING | {"declarations": [{"acknowledgementReference": "X10", "count": 1}]}
-    uncertain = declarations.account([order], [declared("failed", in_doubt=True)], NOTHING, [])
-    assert (told(uncertain), uncertain.given_up) == ([], [str(ONE)])
-    assert told(declarations.account([order], [declared("failed", in_doubt=True)], there, [])) == ["orphans"]
+    uncertain = declarations.account([order], [declared("failed", in_doubt=True)], NOTHING, {})
+    assert (told(uncertain), uncertain.given_up) == ([], {str(ONE): accounts.REFUSED_IN_DOUBT})
+    assert told(declarations.account([order], [declared("failed", in_doubt=True)], there, {})) == ["orphans"]
 
 
 # Vouchers
@@ -168,6 +180,8 @@ def imovo(*, vouchers: int = 1, replacements: int = 1) -> dict[str, Any]:
 
 CREATED, REPLACED = operation("create"), operation("replace", number=2)
 LOST = operation("replace", "unresolved", number=2, in_doubt=True, outcome_code="outcome-unknown")
+NOT_LIVE = operation("replace", "rejected", number=2, outcome_code="not-live")
+DIED = operation("create", "failed", error={"code": "crashed"}, deaths=3, outcome_code="crashed")
 OVER = operation("replace", "rejected", number=3, outcome_code="already-replaced")
 
 
@@ -188,6 +202,8 @@ OVER = operation("replace", "rejected", number=3, outcome_code="already-replaced
         ([CREATED, operation("create", number=2)], imovo(replacements=0), "60", []),
         ([CREATED | {"sends": 0}], imovo(replacements=0), "60", ["orphans"]),
         ([CREATED, CREATED | {"id": 2}], imovo(replacements=0), "60", ["duplicates"]),
+        ([CREATED, NOT_LIVE], imovo(replacements=0), "60", ["missing"]),
+        ([DIED, NOT_LIVE], NOTHING, "", []),
         ([], NOTHING, "", ["missing"]),
     ],
 )
@@ -196,11 +212,19 @@ def test_every_effect_on_a_voucher_is_that_of_one_operation(
 ) -> None:
     order = Subscription(name="one", id="S", changes=(), answers=[answer(202, {"operationId": str(ONE)})])
     codes = {"S": {"cardCode": shown, "letterCode": "09"}} if shown else {}
-    calls = [{"query": {"SubscriptionId": "S"}}] if rows else []
-    assert told(vouchers.account([order], rows, ledger, calls, codes)) == wrong
+    assert told(vouchers.account([order], rows, ledger, {"S": len(rows[:1])}, codes)) == wrong
 
 
 # Choices
+
+
+@pytest.mark.parametrize("workflows", [300, 20_000])
+def test_the_orders_are_for_so_many_workflows_of_every_kind(workflows: int) -> None:
+    placed = orders.chosen(random.Random(1), 1, workflows)
+    filed, declared = (sum(isinstance(one, line) for one in placed) for line in (Claim, Declaration))
+    changes = sum(len(one.changes) for one in placed if isinstance(one, Subscription))
+    assert min(2 * filed, declared, changes) > workflows / 4
+    assert 0 <= 2 * filed + declared + changes * orders.BECOME_WORKFLOWS - workflows < 10
 
 
 def test_the_same_seed_makes_the_same_choices() -> None:

@@ -1,18 +1,19 @@
 """How the upstreams behave in the storm: calls go wrong, or take effect late, and some refusals are certain."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.installation import Installation
-from tests.storm.orders import Claim, Declaration, Order
+from tests.storm.orders import REFUSING, Declaration, Order
 
 SHARE = 0.2  # of all calls
 LATE_SHARE = 0.05  # of the calls with effects
 # Connect and read limits of 1 and 3 s, and 5 s until a lost call has settled.
 SETTINGS: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
-    "WORKER_CONCURRENCY": "16",
+    "WORKER_CONCURRENCY": "16",  # per line: claims need most, with five calls each
     "TRAVEL_PAY_CONNECT_TIMEOUT": "1",
     "TRAVEL_PAY_READ_TIMEOUT": "3",
     "TRAVEL_PAY_AUTH_READ_TIMEOUT": "3",
@@ -78,19 +79,23 @@ def trouble(on: Installation, dice: random.Random) -> list[int]:
 def refuse(on: Installation, orders: Sequence[Order]) -> None:
     """What is to be refused is, always, before any other fault is thought of: it never has an effect."""
     on.control("POST", "settings", {"claim_delete": True})
-    for call, name in _refusals(orders):
-        on.fault(call=call, fault="status", status=400, times=_FOR_EVER, match={"correlation_id": name})
+    for call, match in _refusals(orders):
+        on.fault(call=call, fault="status", status=400, times=_FOR_EVER, match=match)
 
 
-def _refusals(orders: Sequence[Order]) -> Iterator[tuple[str, str]]:
+def _refusals(orders: Sequence[Order]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    yield "submit-claim", {"station": REFUSING}
     for order in orders:
-        if isinstance(order, Claim) and order.refused:
-            yield "submit-claim", order.name
         if isinstance(order, Declaration) and order.refused:
-            yield "submit-declaration", order.name
+            yield "submit-declaration", {"correlation_id": order.name}
 
 
-def calm(on: Installation, ids: Sequence[int]) -> None:
-    """Take the faults of the storm away."""
+def calm(on: Installation, ids: Sequence[int]) -> dict[str, int]:
+    """Take the faults of the storm away; how often each was played, `calls` being those of all."""
+    faults = {one["id"]: one for one in on.control("GET", "faults")["faults"]}
+    last = on.control("GET", "calls?limit=1")["calls"]
+    played = Counter({"calls": last[0]["number"] if last else 0})
     for one in ids:
+        played[faults[one]["fault"]] += faults[one]["used"]
         on.control("DELETE", f"faults/{one}")
+    return dict(played)

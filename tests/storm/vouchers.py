@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.storm.accounts import DUPLICATE, IN_DOUBT, MISSING, ORPHAN, Account, Row, by, was_given_up
+from tests.storm.accounts import DIED, DUPLICATE, IN_DOUBT, LOST_SENDS, MISSING, ORPHAN, Account, Row, by, was_given_up
 from tests.storm.orders import Subscription
 
 ROWS = """
@@ -20,25 +20,25 @@ def account(
     orders: Sequence[Subscription],
     rows: Sequence[Row],
     ledger: Mapping[str, Any],
-    calls: Sequence[Row],
+    sent: Mapping[str, int],
     shown: Mapping[str, Mapping[str, str]],
 ) -> Account:
     """Every effect at i-Movo is one that a succeeded operation of its subscription accounts for, and once.
 
-    `shown`: by subscription, the codes that our record shows now. Every send has its intent: `sends` counts no fewer
-    than i-Movo was sent.
+    `shown`: by subscription, the codes that our record shows now. `sent`: by subscription, the calls that i-Movo got;
+    every send has its intent, so that the rows' `sends` are no fewer.
     """
     told, of, at = Account("vouchers"), by(rows, "subscription_id"), _by_subscription(ledger)
-    sent = Counter(call["query"]["SubscriptionId"] for call in calls)
+    live = _live(ledger)
     for order in orders:
         own = of.get(order.id, [])
         _accepted(told, order, own)
         _compare(told, order.id, own, at.pop(order.id, Effects()))
         recorded = sum(row["sends"] for row in own)
-        if sent[order.id] > recorded:
+        if sent.get(order.id, 0) > recorded:
             told.add(ORPHAN, order.id, f"{sent[order.id]} calls with effects, {recorded} sends were recorded")
         if not any(row["state"] == "unresolved" for row in own):
-            _codes(told, order.id, own, ledger, shown.get(order.id))
+            _codes(told, order.id, own, live.get(order.id, {}), shown.get(order.id))
     for subscription in at:
         told.add(ORPHAN, subscription, "i-Movo has effects for a subscription that nobody asked for")
     return told
@@ -61,10 +61,12 @@ def _accepted(told: Account, order: Subscription, own: Sequence[Row]) -> None:
 def _compare(told: Account, subscription: str, own: Sequence[Row], found: Effects) -> None:
     expected, open_ones = Effects(), Effects()
     for row in own:
+        if was_given_up(row):
+            told.give_up(row, DIED)
         if row["state"] == "succeeded":
             expected |= Effects(_effects(row))  # a create or cancel that found it done has no effect of its own
         elif row["state"] == "unresolved" and _may_be_unresolved(row):
-            told.given_up.append(str(row["id"]))
+            told.given_up.setdefault(str(row["id"]), LOST_SENDS)
             open_ones |= Effects(_effects(row))
         elif row["state"] == "unresolved" or row["in_doubt"]:
             told.add(IN_DOUBT, row["id"], f"{row['operation']} is {row['state']}: {row['outcome_code']}")
@@ -95,9 +97,13 @@ def _may_be_unresolved(row: Row) -> bool:
 
 
 def _is_right(row: Row, own: Sequence[Row]) -> bool:
-    """The one refusal there is reason for: another operation has used up the day for a kind."""
-    if row["finished_at"] is None or row["outcome_code"] != "already-replaced":
-        return row["finished_at"] is not None and was_given_up(row)
+    """The refusals there is reason for: another operation has used up the day for a kind, the create was given up."""
+    if row["finished_at"] is None or was_given_up(row):
+        return row["finished_at"] is not None
+    if row["outcome_code"] == "not-live":
+        return any(was_given_up(one) for one in own if one["operation"] == "create")
+    if row["outcome_code"] != "already-replaced":
+        return False
     wanted = set(_effects(row))
     others = (one for one in own if one["operation"] == "replace" and one["state"] in {"succeeded", "unresolved"})
     return any(wanted & set(_effects(one)) for one in others)
@@ -126,17 +132,20 @@ def _by_subscription(ledger: Mapping[str, Any]) -> dict[str, Effects]:
     return found
 
 
-def _codes(
-    told: Account, subscription: str, own: Sequence[Row], ledger: Mapping[str, Any], shown: Mapping[str, str] | None
-) -> None:
-    """Our record shows the codes that are live: those made last."""
-    live: dict[str, str] = {}
+def _live(ledger: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The codes at i-Movo by subscription: those made last."""
+    live: dict[str, dict[str, str]] = {}
     for entry in ledger["vouchers"]:
-        if entry["subscriptionId"] == subscription:
-            live |= {"cardCode": entry["cardCode"], "letterCode": entry["letterCode"]}
+        live.setdefault(entry["subscriptionId"], {}).update(cardCode=entry["cardCode"], letterCode=entry["letterCode"])
     for entry in ledger["replacements"]:
-        if entry["subscriptionId"] == subscription:
-            live[f"{entry['kind']}Code"] = entry["id"]
+        live.setdefault(entry["subscriptionId"], {})[f"{entry['kind']}Code"] = entry["id"]
+    return live
+
+
+def _codes(
+    told: Account, subscription: str, own: Sequence[Row], live: Mapping[str, str], shown: Mapping[str, str] | None
+) -> None:
+    """Our record shows the codes that are live."""
     ended = any(_is_cancelled_now(row) for row in own)
     if (shown or {}) != ({} if ended else live):
         told.add(MISSING, subscription, "our record does not show the codes that are live at i-Movo")
