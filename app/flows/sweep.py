@@ -32,24 +32,13 @@ _running: defaultdict[str, set["Future[None]"]] = defaultdict(set)  # by kind
 
 def sweep() -> bool:
     """One round. Does nothing while another process sweeps. True: more is due and could go soon."""
-    settings = config.settings()
+    if not _take_away():
+        return False
     try:
         room, broker = queue.room(), True
     except errors.BrokerAway:
         room, broker = _threads_free(), False
     paces = {kind: flow.pace() for kind, flow in lines.FLOWS.items()}
-    with db.transaction() as session:
-        if not due.only_one_sweeps(session):
-            return False
-        # After a gap of our own, such as a restart of Postgres, everybody has been silent: that is no death.
-        dead = settings.lease_dead_seconds
-        taken = due.take_away(session, dead=dead if worker.pulse.seconds() >= dead else math.inf)
-        for seen, died in taken:
-            _taken_away(session, seen, died=died)
-        boundaries.reach("sweep", boundaries.WRITTEN)
-    for seen, died in taken:
-        if died and seen.crashes >= POISONED_AFTER_CRASHES:
-            _fail(seen)
     with db.transaction() as session:
         held = due.under_way(session)
         queued = {kind: queue.MOST_WAITING - room[kind, 1] if broker else 0 for kind in paces}
@@ -57,7 +46,7 @@ def sweep() -> bool:
             _wanted(kind, priority, free, paces[kind], held.get(kind, 0) + queued[kind])
             for (kind, priority), free in room.items()
         ]
-        picked = due.pick_due(session, wanted, again=settings.redispatch_seconds)
+        picked = due.pick_due(session, wanted, again=config.settings().redispatch_seconds)
         boundaries.reach("sweep", boundaries.WRITTEN)
     boundaries.reach("sweep", boundaries.COMMITTED)
     if picked:
@@ -66,8 +55,26 @@ def sweep() -> bool:
     went = Counter((one.kind, one.priority) for one in picked)
     full = [one for one in wanted if went[one.kind, one.priority] >= one.most]
     if broker:
-        queue.tell_backlog([one.kind for one in full if one.priority], seconds=2 * settings.sweep_seconds)
+        waiting = [one.kind for one in full if one.priority]
+        queue.tell_backlog(waiting, seconds=2 * config.settings().sweep_seconds)
     return any(paces[one.kind].most > 0 and not one.probing for one in full)
+
+
+def _take_away() -> bool:
+    """Free what nobody tends. False: another process sweeps."""
+    dead = config.settings().lease_dead_seconds
+    with db.transaction() as session:
+        if not due.only_one_sweeps(session):
+            return False
+        # After a gap of our own, such as a restart of Postgres, everybody has been silent: that is no death.
+        taken = due.take_away(session, dead=dead if worker.pulse.seconds() >= dead else math.inf)
+        for seen, died in taken:
+            _taken_away(session, seen, died=died)
+        boundaries.reach("sweep", boundaries.WRITTEN)
+    for seen, died in taken:
+        if died and seen.crashes >= POISONED_AFTER_CRASHES:
+            _fail(seen)
+    return True
 
 
 def _wanted(kind: str, priority: int, free: int, pace: Pace, under_way: int) -> Wanted:
