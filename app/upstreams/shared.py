@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app import config, metrics
+from app import config, metrics, states
 
 PREFIX = "throughline:"
 _SECONDS = 0.2
@@ -58,4 +58,5 @@ def _pool(url: str, connections: int) -> redis.ConnectionPool:
 def of_process() -> Shared:
     """The shared state of this process's settings."""
     settings = config.settings()
-    return Shared(settings.redis_url, 2 * settings.worker_concurrency + 8)
+    threads = len(states.MACHINES) * settings.worker_concurrency  # twice as many while the sweep runs work itself
+    return Shared(settings.redis_url, 2 * threads + 8)
