@@ -29,6 +29,7 @@ _SILENCE = Failure(code="upstream-timeout", http_status=504, message="No answer 
 _TOO_LATE = Failure(
     code="deadline-exceeded", http_status=504, message="The deadline passed while waiting for the upstream."
 )
+_POSTGRES_BACK_SECONDS = 1.0
 _LATE = {"rate-limited": Failure(code="rate-limited", http_status=429, message="The upstream allows no more calls.")}
 
 
@@ -169,9 +170,12 @@ class Run:
             raise
         except errors.Interrupted as stopped:
             outcome = _interrupted(work, stopped)
-        except Exception:
-            log.exception("engine.verb-crashed", verb=work.verb)
-            outcome = Unknown(failure=_BUG) if work.intended else Retry(failure=_BUG)
+        except Exception as error:
+            if db.unreachable(error):
+                outcome = _interrupted(work, errors.NotSent("postgres-away", after=_POSTGRES_BACK_SECONDS))
+            else:
+                log.exception("engine.verb-crashed", verb=work.verb)
+                outcome = Unknown(failure=_BUG) if work.intended else Retry(failure=_BUG)
         self.held.seen = replace(self.held.seen, state=work.seen.state)
         boundaries.reach(step.name, boundaries.called(work.verb))
         return outcome, time.monotonic() - begun

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app import config, db, errors
 from app.flows import engine, work
@@ -251,6 +252,22 @@ def test_an_error_of_our_own_before_the_call_is_retried_and_after_it_is_in_doubt
     perform(undoing, "rollback")
     after = row(undoing)
     assert (after.in_doubt, after.attempt, after.worker) == (False, 1, None)
+
+
+@pytest.mark.parametrize("intended", [False, True])
+def test_a_postgres_that_is_away_during_a_verb_uses_no_attempt_and_is_no_error_of_ours(
+    script: Script, intended: bool
+) -> None:
+    def away(record: Any, work_: Any) -> Ok:
+        raise OperationalError("UPDATE", {}, Exception("the connection is closed"))
+
+    script.effects = intended
+    script.answers["create.do"] = [away]
+    claim = make()
+    perform(claim)
+    after = row(claim)
+    assert (after.in_doubt, after.attempt, after.worker) == (intended, int(intended), None)
+    assert not intended or after.intent["failure"]["code"] == "upstream-timeout"
 
 
 # Counterexamples of the model, one for each rule and mutation

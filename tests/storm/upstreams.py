@@ -13,7 +13,7 @@ LATE_SHARE = 0.05  # of the calls with effects
 # Connect and read limits of 1 and 3 s, and 5 s until a lost call has settled.
 SETTINGS: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
-    "WORKER_CONCURRENCY": "16",  # per line: claims need most, with five calls each
+    "WORKER_CONCURRENCY": "48",  # per line: claims need most, with five calls each
     "TRAVEL_PAY_CONNECT_TIMEOUT": "1",
     "TRAVEL_PAY_READ_TIMEOUT": "3",
     "TRAVEL_PAY_AUTH_READ_TIMEOUT": "3",
