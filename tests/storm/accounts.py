@@ -14,9 +14,12 @@ Row = Mapping[str, Any]
 DUPLICATE, MISSING, ORPHAN, IN_DOUBT = "duplicates", "missing", "orphans", "in doubt"
 WRONGS = (DUPLICATE, MISSING, ORPHAN, IN_DOUBT)
 WORKFLOWS = """
-    SELECT id, state, correlation_id, in_doubt, finished_at, error, coalesce(deaths, 0) AS deaths
+    SELECT id, state, correlation_id, in_doubt, finished_at, error, coalesce(deaths, 0) AS deaths,
+           coalesce(crashed, false) AS crashed
     FROM workflows LEFT JOIN (
-        SELECT workflow_id AS id, count(*) AS deaths FROM moves WHERE reason = 'holder died' GROUP BY workflow_id
+        SELECT workflow_id AS id, count(*) FILTER (WHERE reason = 'holder died') AS deaths,
+               bool_or(reason = 'crashed') AS crashed
+        FROM moves WHERE reason IN ('holder died', 'crashed') GROUP BY workflow_id
     ) died USING (id)
 """
 DEATHS = 3  # in a row, in one step: then a workflow is given up
@@ -90,8 +93,8 @@ def only_row(account: Account, rows: Sequence[Row], *, accepted: bool, name: str
 
 
 def was_given_up(row: Row) -> bool:
-    """Its holders died three times running, and it says so."""
-    return (row["error"] or {}).get("code") == "crashed" and row["deaths"] >= DEATHS
+    """Its holders died three times running, and its timeline says so (the error may be an earlier one)."""
+    return bool(row["crashed"]) and row["deaths"] >= DEATHS
 
 
 def by(rows: Iterable[Row], name: str) -> dict[Any, list[Row]]:

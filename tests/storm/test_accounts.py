@@ -26,7 +26,7 @@ def answer(status: int, body: Any) -> Answer:
 
 def row(state: str, *, id: uuid.UUID = ONE, **more: Any) -> dict[str, Any]:
     common = {"id": id, "state": state, "correlation_id": "one", "in_doubt": False, "finished_at": 1, "error": None}
-    return {**common, "deaths": 0, **more}
+    return {**common, "deaths": 0, "crashed": False, **more}
 
 
 def told(account: Account) -> list[str]:
@@ -71,8 +71,8 @@ def travel_pay(*, claims: str = "c1", expenses: str = "e1", submissions: int = 1
         ([claim("failed")], travel_pay(), ["orphans", "missing"]),
         ([claim("failed", claim_id=None)], travel_pay(submissions=0), ["orphans", "missing"]),
         ([claim("failed", in_doubt=True)], travel_pay(), ["in doubt"]),
-        ([claim("failed", in_doubt=True, error={"code": "crashed"}, deaths=2)], travel_pay(), ["in doubt"]),
-        ([claim("failed", in_doubt=True, error={"code": "crashed"}, deaths=3)], travel_pay(), []),
+        ([claim("failed", in_doubt=True, crashed=True, deaths=2)], travel_pay(), ["in doubt"]),
+        ([claim("failed", in_doubt=True, crashed=True, deaths=3)], travel_pay(), []),
     ],
 )
 def test_a_claim_is_right_exactly_if_travel_pay_shows_what_its_row_says(
@@ -94,7 +94,7 @@ def test_a_claim_that_was_refused_ends_as_it_was_asked_to() -> None:
 
 def test_a_rollback_given_up_half_way_leaves_some_of_it_and_nothing_else() -> None:
     """It does not say how far it came; a person looks."""
-    died = claim("rollback-failed", error={"code": "crashed"}, deaths=3)
+    died = claim("rollback-failed", crashed=True, deaths=3)
     for left in (travel_pay(submissions=0), travel_pay(claims="", expenses="", submissions=0)):
         account = claims.account([filed(rollback=True, refused=True)], [died], left)
         assert (told(account), account.given_up) == ([], {str(ONE): accounts.DIED})
@@ -112,8 +112,8 @@ def test_a_rollback_given_up_half_way_leaves_some_of_it_and_nothing_else() -> No
         ([], {}, ["missing"]),
         ([row("sent", claim=ONE)], {str(ONE): 1, "foreign": 1}, ["duplicates"]),
         ([row("failed", claim=ONE, in_doubt=True)], {str(ONE): 1}, ["in doubt"]),
-        ([row("failed", claim=ONE, in_doubt=True, error={"code": "crashed"}, deaths=3)], {str(ONE): 1}, []),
-        ([row("failed", claim=ONE, in_doubt=True, error={"code": "crashed"}, deaths=3)], {str(ONE): 2}, ["duplicates"]),
+        ([row("failed", claim=ONE, in_doubt=True, crashed=True, deaths=3)], {str(ONE): 1}, []),
+        ([row("failed", claim=ONE, in_doubt=True, crashed=True, deaths=3)], {str(ONE): 2}, ["duplicates"]),
     ],
 )
 def test_every_final_claim_has_one_text(rows: list[Any], sent: dict[str, int], wrong: list[str]) -> None:
@@ -152,6 +152,17 @@ def test_a_declaration_that_was_paid_is_at_mdg_once(rows: list[Any], count: int,
     assert told(declarations.account([order], rows, ledger, {"X10": calls})) == wrong
 
 
+@pytest.mark.parametrize(
+    ("times", "state", "wrong"), [(1, "submitted", ["missing"]), (2, "submitted", []), (2, "failed", ["missing"])]
+)
+def test_a_notice_whose_first_answer_was_lost_may_have_been_taken(times: int, state: str, wrong: list[str]) -> None:
+    refused = Answer(423, {}, times)
+    order = Declaration(name="one", notices=1, refused=False, pause=0, answers=[answer(202, {"_id": "X1"}), refused])
+    held = int(state == "submitted")
+    ledger = NOTHING | {"declarations": [{"acknowledgementReference": "X10", "count": held}] if held else []}
+    assert told(declarations.account([order], [declared(state)], ledger, {"X10": 1})) == wrong
+
+
 def test_a_declaration_that_mdg_refuses_after_a_lost_call_is_uncertain_and_not_there() -> None:
     order = Declaration(
         name="one", notices=1, refused=True, pause=0, answers=[answer(202, {"_id": "X1"}), answer(202, None)]
@@ -181,7 +192,7 @@ def imovo(*, vouchers: int = 1, replacements: int = 1) -> dict[str, Any]:
 CREATED, REPLACED = operation("create"), operation("replace", number=2)
 LOST = operation("replace", "unresolved", number=2, in_doubt=True, outcome_code="outcome-unknown")
 NOT_LIVE = operation("replace", "rejected", number=2, outcome_code="not-live")
-DIED = operation("create", "failed", error={"code": "crashed"}, deaths=3, outcome_code="crashed")
+DIED = operation("create", "failed", crashed=True, deaths=3, outcome_code="crashed")
 OVER = operation("replace", "rejected", number=3, outcome_code="already-replaced")
 
 
