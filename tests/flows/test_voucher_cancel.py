@@ -217,7 +217,7 @@ def test_a_withdrawn_cancel_without_effect_is_not_sent_again(upstreams: Sandbox,
 
 def test_the_state_of_a_day_is_stored_by_the_sweep(upstreams: Sandbox, there: None, jobs: Any) -> None:
     carry(cancel(date(2025, 3, 31)))
-    with time_machine.travel(datetime.fromisoformat("2025-03-30T22:59:00Z"), tick=False):
+    with time_machine.travel(datetime.fromisoformat("2025-03-30T22:50:00Z"), tick=False):
         jobs.voucher_states()
         assert play.voucher().state == "active"
     with time_machine.travel(datetime.fromisoformat("2025-03-30T23:00:00Z"), tick=False):
