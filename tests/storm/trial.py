@@ -17,7 +17,7 @@ from tests.storm import claims, declarations, orders, upstreams, vouchers
 from tests.storm.accounts import MISSING, WORKFLOWS, Account, Row
 from tests.storm.callers import Callers, Rotation
 from tests.storm.orders import VOUCHERS, Claim, Declaration, Order, Subscription
-from tests.storm.pace import Pace
+from tests.storm.pace import MOST_OPEN, Pace
 from tests.storm.sent import Sent
 
 _UNFINISHED = """
@@ -32,7 +32,14 @@ class Trial:
     """`begin`, whatever is to happen meanwhile while `goes_on`, `settle`, then `accounts`; `end` in any case."""
 
     def __init__(
-        self, on: Installation, seed: int, workflows: int, say: Callable[[str], None], *, at: Sequence[str]
+        self,
+        on: Installation,
+        seed: int,
+        workflows: int,
+        say: Callable[[str], None],
+        *,
+        at: Sequence[str],
+        most_open: int = MOST_OPEN,
     ) -> None:
         """`at`: where the API is, unless the rotation is told later."""
         self.dice = random.Random(seed)
@@ -40,7 +47,7 @@ class Trial:
         self.on, self._say = on, say
         self.key = on.client("storm", *_SCOPES)
         self.rotation = Rotation(at)
-        self.pace = Pace(on.postgres.url, target=workflows, say=say)
+        self.pace = Pace(on.postgres.url, target=workflows, say=say, most_open=most_open)
         self.callers = Callers(self.rotation, self.key, self.orders, room=self.pace.room)
         self.sent = Sent(lambda path: on.control("GET", path))
         self.unfinished: list[str] = []
