@@ -30,6 +30,7 @@ _TOO_LATE = Failure(
     code="deadline-exceeded", http_status=504, message="The deadline passed while waiting for the upstream."
 )
 _POSTGRES_BACK_SECONDS = 1.0
+_SUSPECT_WAITS_SECONDS = 1.0
 _LATE = {"rate-limited": Failure(code="rate-limited", http_status=429, message="The upstream allows no more calls.")}
 
 
@@ -62,22 +63,24 @@ def run(workflow_id: UUID) -> None:
 def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
     """Take the workflow if it is free, due and at this step, and run the step. True: the next step may follow.
 
-    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. A row whose holders died
-    is put back and taken again once nothing else runs here.
+    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. Of the rows whose holders
+    died again and again one runs at a time: another is put back for a moment.
     """
     flow = lines.FLOWS[kind]
     step = flow.step_named(step_name)
-    with worker.beside_others():
-        seen = _take(flow, step, workflow_id)
-        if seen is None:
-            return False
-        if seen.crashes < worker.ALONE_AFTER_CRASHES:
-            return _run(flow, step, seen)
+    seen = _take(flow, step, workflow_id)
+    if seen is None:
+        return False
+    if seen.crashes < worker.SUSPECT_AFTER_CRASHES:
+        return _run(flow, step, seen)
+    if not worker.suspects.acquire(blocking=False):
         with db.transaction() as session:
-            workflows.release(session, seen, after=0, attempt=seen.attempt)
-    with worker.alone():
-        seen = _take(flow, step, workflow_id)
-        return seen is not None and _run(flow, step, seen)
+            workflows.release(session, seen, after=_SUSPECT_WAITS_SECONDS, attempt=seen.attempt)
+        return False
+    try:
+        return _run(flow, step, seen)
+    finally:
+        worker.suspects.release()
 
 
 def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
@@ -102,7 +105,10 @@ def _run(flow: Flow, step: Step[Any], seen: Seen) -> bool:
     with structlog.contextvars.bound_contextvars(
         workflow=str(seen.id), kind=seen.kind, correlation_id=seen.correlation_id, step=step.name
     ):
-        return Run(Holding(flow, step, seen)).to_its_end()
+        try:
+            return Run(Holding(flow, step, seen)).to_its_end()
+        finally:
+            worker.marks.rests()
 
 
 class Run:

@@ -3,14 +3,13 @@
 `start()`, `stop_taking()` and `let_go()` are called by the Celery worker's signals; nothing runs in other processes.
 """
 
-import contextlib
 import functools
 import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
@@ -21,11 +20,13 @@ from app.models.orm import new_id
 from app.store import releases, workers
 
 AGAIN_SECONDS = 0.25  # after a sweep that left something for want of room
-ALONE_AFTER_CRASHES = 2  # a row whose holders died so often runs alone in its process
+SUSPECT_AFTER_CRASHES = 2  # a row whose holders died so often: the next death may be its doing
 
 log = structlog.get_logger("worker")
 _stopping = threading.Event()
 marks = Marks()
+# Of the suspects one runs at a time in a process, so that a death is the doing of that one. Nobody else waits for it.
+suspects = threading.Lock()
 
 
 class _Pulse:
@@ -147,45 +148,3 @@ def let_go() -> None:
         freed = workers.let_go(session, incarnation())
     if freed:
         log.warning("worker.let-go", workflows=freed)
-
-
-class _Gate:
-    """Lets any number of steps run side by side, or one alone. Nothing is held while waiting: a row that only waits for
-    its turn must not be blamed for the death of the process."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._closed = False
-
-    @contextlib.contextmanager
-    def beside_others(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._running += 1
-        try:
-            yield
-        finally:
-            marks.rests()
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._closed = True
-        try:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._running)
-            yield
-        finally:
-            marks.rests()
-            with self._changed:
-                self._closed = False
-                self._changed.notify_all()
-
-
-_gate = _Gate()
-beside_others, alone = _gate.beside_others, _gate.alone

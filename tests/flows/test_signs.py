@@ -124,16 +124,6 @@ def test_a_worker_whose_threads_are_stuck_is_at_work_for_as_long_as_its_lease_la
     assert told() == (False, "has taken nothing for 31 s, though work is due")
 
 
-def test_a_worker_that_waits_at_the_gate_for_a_stuck_thread_is_not_at_work(
-    life: Life, script: Script, aside: ThreadPoolExecutor
-) -> None:
-    make(**LONG_DUE)
-    with worker.alone():
-        aside.submit(worker.beside_others().__enter__)
-        life.goes_on(31)
-        assert not told()[0]
-
-
 def test_a_worker_that_is_held_to_a_rate_limit_is_not_named(life: Life, script: Script) -> None:
     def limited(*_: Any) -> None:
         raise errors.NotSent("limiter", after=20)

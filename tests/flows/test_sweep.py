@@ -421,47 +421,36 @@ def test_of_twenty_simultaneous_takers_one_wins(script: Script) -> None:
     assert row(claim).fence == 1
 
 
-def test_a_row_whose_holders_died_twice_runs_alone(script: Script) -> None:
-    """Neither beside one that runs already, nor does another one begin beside it."""
-    may_end = {name: threading.Event() for name in ("first", "poisoned")}
-    begun: list[str] = []
+def test_of_rows_whose_holders_died_twice_one_runs_at_a_time_and_nobody_else_waits(script: Script) -> None:
+    inside, may_end = threading.Event(), threading.Event()
 
-    def slow(name: str) -> Callable[[Any, Any], Ok]:
-        def run(record: Any, work: Any) -> Ok:
-            begun.append(name)
-            if name in may_end:
-                assert may_end[name].wait(SECONDS)
-            return Ok()
+    def hangs(record: Any, work: Any) -> Ok:
+        inside.set()
+        assert may_end.wait(SECONDS)
+        return Ok()
 
-        return run
-
-    claims = {name: make() for name in ("first", "poisoned", "last")}
-    write(claims["poisoned"], crashes=worker.ALONE_AFTER_CRASHES)
-    names = {claim: name for name, claim in claims.items()}
-    script.answers["create.do"] = [lambda record, work: slow(names[record.id])(record, work)] * 3
-    with ThreadPoolExecutor(3) as pool:
-        pool.submit(perform, claims["first"])
-        poll(lambda: begun == ["first"])
-        pool.submit(perform, claims["poisoned"])
-        poll(lambda: worker._gate._closed)  # it stands at the gate, which is closed behind it
-        pool.submit(perform, claims["last"])
-        assert not threading.Event().wait(0.3)
-        assert begun == ["first"]
-        assert (row(claims["poisoned"]).worker, row(claims["last"]).worker) == (
-            None,
-            None,
-        )  # they wait, holding nothing
-        may_end["first"].set()
-        poll(lambda: "poisoned" in begun)
-        assert not threading.Event().wait(0.3)
-        assert begun == ["first", "poisoned"]
-        may_end["poisoned"].set()
-    assert begun == ["first", "poisoned", "last"]
-    assert {row(claim).state for claim in claims.values()} == {S.CREATED}
+    suspect, another, other = make(crashes=2), make(crashes=2), make()
+    script.answers["create.do"] = [hangs]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(perform, suspect)
+        try:
+            assert inside.wait(SECONDS)
+            assert not perform(another)
+            assert perform(other)
+        finally:
+            may_end.set()
+        assert running.result(SECONDS)
+    back = row(another)
+    with db.transaction() as session:
+        waits = (back.due_at - workflows.now(session)).total_seconds()
+    assert (back.state, back.worker, back.crashes, back.attempt) == (S.APPOINTMENT_FOUND, None, 2, 0)
+    assert 0 < waits <= 1
+    shift(another, 1)
+    assert perform(another)
 
 
 def test_what_waits_for_its_turn_is_not_blamed_for_a_death(script: Script) -> None:
-    culprit, others = make(crashes=2), [make(crashes=2), make()]
+    culprit, another = make(crashes=2), make(crashes=2)
     inside, may_end = threading.Event(), threading.Event()
 
     def hangs(record: Any, work: Any) -> Ok:
@@ -470,20 +459,16 @@ def test_what_waits_for_its_turn_is_not_blamed_for_a_death(script: Script) -> No
         return Ok()
 
     script.answers["create.do"] = [hangs]
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(1) as pool:
         pool.submit(perform, culprit)
-        assert inside.wait(SECONDS)
-        for one in others:
-            pool.submit(perform, one)
         try:
-            assert not threading.Event().wait(0.3)
+            assert inside.wait(SECONDS)
+            perform(another)
             with db.transaction() as session:
                 session.execute(Worker.__table__.update().values(beat_at=NOW - seconds(60)))
             sweep.sweep()
             assert row(culprit).state == S.FAILED
-            assert [(row(one).state, row(one).crashes) for one in others] == [
-                (S.APPOINTMENT_FOUND, 2), (S.APPOINTMENT_FOUND, 0),
-            ]  # fmt: skip
+            assert (row(another).state, row(another).crashes) == (S.APPOINTMENT_FOUND, 2)
         finally:
             may_end.set()
 

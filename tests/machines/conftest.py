@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,8 +47,8 @@ def world(
     made = World(upstreams, redis.Redis.from_url(config.settings().redis_url))
     monkeypatch.setattr(worker, "incarnation", lambda: made.worker)
     monkeypatch.setattr(worker, "release", lambda: made.of_release)
-    monkeypatch.setattr(worker, "beside_others", nullcontext)  # each holder is a process of its own
-    monkeypatch.setattr(worker, "alone", nullcontext)
+    never_busy = SimpleNamespace(acquire=lambda **_: True, release=lambda: None)
+    monkeypatch.setattr(worker, "suspects", never_busy)  # each holder is a process of its own
     monkeypatch.setattr(work, "_boottime", made.boottime)
     monkeypatch.setattr(dispatch, "send", made.keep_message)
     monkeypatch.setattr(claim_steps, "_READ_AGAIN_SECONDS", 0.0)
