@@ -10,6 +10,8 @@ import pytest
 from tests.crash.conftest import Trial
 from tests.crash.scenarios import SCENARIOS, Scenario
 
+pytestmark = pytest.mark.timeout(1_800)  # the longest way has hundreds of pairs
+
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_two_workers_may_die_anywhere(
