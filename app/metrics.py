@@ -13,7 +13,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _SLOW = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, float("inf"))
 _PATIENT = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400, float("inf"))
@@ -118,8 +118,3 @@ def render() -> tuple[bytes, str]:
     except ValueError:  # PROMETHEUS_MULTIPROC_DIR is not set, or is no directory
         registry = REGISTRY
     return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-def forget_process(pid: int) -> None:
-    """Drop the live gauges of a process that has ended; its counters stay. Call it from the server's exit hook."""
-    mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -74,6 +74,7 @@ cancel-voucher set-holiday redemption-history
                      holidays=[["2025-04-01", "2025-04-08"]] (may be running); then the call as usual; i-Movo only
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -83,8 +84,12 @@ from sandbox.credentials import Credentials
 from sandbox.sandbox import PortTaken, Sandbox
 from sandbox.settings import Receipts, Settings
 
+_AsWritten = argparse.RawDescriptionHelpFormatter
+
 
 def main() -> int:
+    told = argparse.ArgumentParser("python -m sandbox", description=__doc__, formatter_class=_AsWritten)
+    told.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

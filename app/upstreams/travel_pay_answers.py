@@ -18,7 +18,6 @@ _SUBMITTED = frozenset(
     }
 )
 _DUPLICATE = ("clm_002_claim_exists", "already been created", "already has a claim", "already exists", "duplicate")
-_SPACED = {"OneWay": "One Way", "RoundTrip": "Round Trip"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,6 @@ class ClaimDetails:
     status: str | None = None
     date_time: str | None = None
     facility_name: str | None = None
-    rejection_reason: str | None = None
     expenses: tuple[Expense, ...] = ()
 
 
@@ -115,12 +113,6 @@ def wire_time(wall_clock: str) -> str:
     return wall_clock if wall_clock.endswith("Z") else f"{wall_clock}Z"
 
 
-def spaced_trip_type(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of an expense with its trip type spelled as later releases do: `Round Trip`."""
-    kind = body.get("tripType")
-    return {**body, "tripType": _SPACED.get(kind, kind)} if isinstance(kind, str) else dict(body)
-
-
 def status_of(answer: Answer) -> int:
     """Where the answer really stands: a 2xx may carry `success: false` or an inner status of 400 and up."""
     document = answer.json
@@ -160,7 +152,6 @@ def claim_details(answer: Answer) -> ClaimDetails:
         status=_needed(record, "claimStatus"),
         date_time=word(record, "appointmentDate") or word(visit, "appointmentDateTime"),
         facility_name=word(record, "facilityName") or word(visit, "facilityName"),
-        rejection_reason=word(record, "rejectionReason"),
         expenses=tuple(_expense(entry) for entry in _many(record.get("expenses") or [])),
     )
 

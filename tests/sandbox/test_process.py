@@ -101,3 +101,11 @@ def test_receipts_can_be_switched_on_from_outside():
         settings = requests.get(f"http://127.0.0.1:{port}/_/settings", timeout=5).json()
         process.terminate()
     assert settings["receipts"]["callback_url"] == "http://127.0.0.1:9/callbacks/notify"
+
+
+def test_it_tells_what_it_offers_and_starts_nothing():
+    said = subprocess.run(
+        [sys.executable, "-m", "sandbox", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "SANDBOX_PORT" in said.stdout
+    assert "drop-after" in said.stdout

@@ -1,17 +1,19 @@
 """`make rolling`: all processes are restarted in order again and again under load, and nobody notices.
 
-As the runbook says, and one kind after the other: each of two web processes is taken out of its balancer's rotation,
-ended with SIGTERM and put back when `/readyz` is 200; new workers are started and the old ones then ended; so with the
-beats. The callers may be refused a connection, as by a balancer's view that is a moment old, and ask again; any other
-trouble of theirs fails, as does what fails in the storm. The upstreams go wrong as they do there.
+As the runbook says: each of two web processes in turn is taken out of its balancer's rotation, ended with SIGTERM and
+put back when `/readyz` is 200; new workers are started and the old ones then ended; so with the beats and Flower. The
+callers may be refused a connection, as by a balancer's view that is a moment old, and ask again; any other trouble of
+theirs fails, as does what fails in the storm. The upstreams go wrong as they do there.
 """
 
 import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import requests
 
@@ -23,10 +25,11 @@ from tests.storm.trial import Trial
 
 SECONDS, EVERY_SECONDS = 300.0, 20.0
 WORKFLOWS = 20_000  # more than are asked for in that time
-WEBS, WORKERS, BEATS = 2, 2, 2
-MOST_OPEN = 2  # of a kind: on two cores, six starts in 20 s take most of the time
+WEBS = 2
+OTHERS = {"worker": 2, "beat": 2, "flower": 1}
+MOST_OPEN = 2  # of a kind: on two cores, seven starts in 20 s take most of the time
 _DEREGISTERED_SECONDS = 1.0  # between the balancer's last request to an instance and its SIGTERM
-_STARTED = {"worker": " ready.", "beat": "beat: Starting"}
+_STARTED = {"worker": " ready.", "beat": "beat: Starting", "flower": "Visit me at"}
 _END_SECONDS = 19.0  # what ended later was killed by `Installation.stop`
 
 
@@ -38,7 +41,7 @@ class Fleet:
         self._number = 0
         self._webs: dict[str, str] = {}
         self._others: dict[str, list[str]] = {}
-        self._ending = ThreadPoolExecutor(2 * (WEBS + WORKERS + BEATS))
+        self._ending = ThreadPoolExecutor(2 * (WEBS + sum(OTHERS.values())))
         self.restarted: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.slowest = 0.0
@@ -46,19 +49,22 @@ class Fleet:
     def start(self) -> None:
         for _ in range(WEBS):
             self._start_web(f"http://127.0.0.1:{services.free_port()}")
-        self._others = {"worker": self._start("worker", WORKERS), "beat": self._start("beat", BEATS)}
+        self._others = {kind: self._start(kind, number) for kind, number in OTHERS.items()}
+        self._are_ready(self._others)
 
     def restart(self) -> None:
-        """All of them, one kind after the other."""
+        """All of them; while the others' new ones start, one web process after the other."""
+        new = {kind: self._start(kind, len(old)) for kind, old in self._others.items()}
         for url in list(self._webs):
             self._rotation.without(url)
             time.sleep(_DEREGISTERED_SECONDS)
             self._stop("web", self._webs.pop(url)).result()  # the new one needs its port
             self._start_web(url)
+        self._are_ready(new)
         for kind, old in self._others.items():
-            self._others[kind] = self._start(kind, len(old))
             for name in old:
                 self._stop(kind, name)
+        self._others = new
 
     def rest(self) -> None:
         """Wait until all that were told to end have ended."""
@@ -80,13 +86,15 @@ class Fleet:
     def _start(self, kind: str, number: int) -> list[str]:
         names = [self._name(kind) for _ in range(number)]
         for name in names:
-            self._on.start(name, ["/bin/sh", "-c", procfile(kind)])
-        logs = [self._on.log(name) for name in names]
-        wait_for(
-            lambda: all(_STARTED[kind] in log.read_text() for log in logs),
-            seconds=START_SECONDS, why=f"every {kind} is ready", log=logs[0], pause=0.1,
-        )  # fmt: skip
+            self._on.start(name, ["/bin/sh", "-c", f"export FLOWER_PORT={services.free_port()}; {procfile(kind)}"])
         return names
+
+    def _are_ready(self, started: Mapping[str, Sequence[str]]) -> None:
+        for kind, names in started.items():
+            for name in names:
+                log = self._on.log(name)
+                says = partial(_says, log, _STARTED[kind])
+                wait_for(says, seconds=START_SECONDS, why=f"{name} is ready", log=log, pause=0.1)
 
     def _stop(self, kind: str, name: str) -> "Future[None]":
         self.restarted[kind] += 1
@@ -103,6 +111,10 @@ class Fleet:
     def _name(self, kind: str) -> str:
         self._number += 1
         return f"{kind}-{self._number}"
+
+
+def _says(log: Path, words: str) -> bool:
+    return words in log.read_text()
 
 
 def _is_ready(url: str) -> bool:

@@ -102,15 +102,6 @@ def test_only_the_wall_clock_minute_is_compared():
 
 
 @pytest.mark.parametrize(
-    ("given", "spelled"),
-    [("OneWay", "One Way"), ("RoundTrip", "Round Trip"), ("Unspecified", "Unspecified"), (None, None)],
-)
-def test_a_later_release_spells_trip_types_with_a_space(given, spelled):
-    assert said.spaced_trip_type({"a": 1, "tripType": given}) == {"a": 1, "tripType": spelled}
-    assert said.spaced_trip_type({"a": 1}) == {"a": 1}
-
-
-@pytest.mark.parametrize(
     ("reader", "body"),
     [
         (said.identified("id"), {"id": "1"}),
