@@ -26,7 +26,7 @@ def on_starting(_server: Any) -> None:
         products.check()
     except errors.BadSettings as error:
         sys.exit(str(error))
-    db.engine().dispose()  # no connection of ours is to be shared with the workers
+    db.close()  # no connection of ours is to be shared with the workers
 
 
 def child_exit(_server: Any, worker: Any) -> None:

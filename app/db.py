@@ -15,14 +15,25 @@ from typing import Any, ParamSpec, TypeVar
 
 from psycopg.abc import Buffer
 from psycopg.types.datetime import TimestamptzLoader
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from app import config
 
-__all__ = ["Session", "after_commit", "engine", "persistent", "statements", "transaction", "unreachable"]
+__all__ = [
+    "Session",
+    "after_commit",
+    "close",
+    "engine",
+    "kept",
+    "persistent",
+    "statements",
+    "transaction",
+    "unreachable",
+]
 _SESSION = "-c idle_in_transaction_session_timeout=5000 -c lock_timeout=5000 -c timezone=UTC"
 _AFTER_COMMIT = "after_commit"
 _PERSIST_SECONDS = 10.0
@@ -33,17 +44,19 @@ T = TypeVar("T")
 
 @functools.cache
 def engine() -> Engine:
-    """The connection pool of this process; big enough for every thread of a worker, and for those of web that are not
-    waiting."""
+    """The connection pool of this process. Its threads may be more: each has a connection only while it asks."""
     threads = config.settings().worker_concurrency
+    made = _engine(pool_size=min(threads, 16), max_overflow=2 * threads, pool_timeout=5, pool_recycle=1800)
+    event.listen(made, "checkout", _drop_if_dead)
+    return made
+
+
+def _engine(**pool: Any) -> Engine:
     url = make_url(config.settings().database_url).set(drivername="postgresql+psycopg")
     made = create_engine(
         url,
-        pool_size=min(threads, 16),
-        max_overflow=2 * threads,  # a worker that runs due work for want of a broker has twice its threads
-        pool_timeout=5,
+        **pool,
         hide_parameters=True,  # they hold personal data, and errors are logged
-        pool_recycle=1800,
         connect_args={
             "connect_timeout": 3,
             "options": _SESSION,
@@ -54,7 +67,6 @@ def engine() -> Engine:
             "tcp_user_timeout": 10_000,
         },
     )
-    event.listen(made, "checkout", _drop_if_dead)
     event.listen(made, "connect", _read_infinity)
     return made
 
@@ -71,7 +83,13 @@ def _read_infinity(connection: Any, _record: Any) -> None:
 
 
 def _drop_if_dead(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Do not hand out a connection that the server has closed: its socket has something to read, which is the end.
+    """Do not hand out a connection that the server has closed."""
+    if _is_closed(connection):
+        raise DisconnectionError
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether the server has closed it: its socket has something to read, which is the end.
 
     Costs no round trip while all is well, unlike a ping before each use.
     """
@@ -81,8 +99,9 @@ def _drop_if_dead(connection: Any, _record: Any, _proxy: Any) -> None:
         try:
             connection.execute("SELECT 1")
             connection.rollback()
-        except connection.Error as error:
-            raise DisconnectionError from error
+        except connection.Error:
+            return True
+    return False
 
 
 @functools.cache
@@ -95,6 +114,37 @@ def statements() -> Iterator[Session]:
     """Statements that are each a transaction of their own: one round trip for a single guarded write, or for reads."""
     with Session(_autocommitting(), expire_on_commit=False) as session:
         yield session
+
+
+_kept: list[Connection] = []
+
+
+@contextmanager
+def kept() -> Iterator[Session]:
+    """As `statements`, on one connection beside the pool, kept until it fails. For one thread at a time."""
+    if _kept and _is_closed(_kept[0].connection.driver_connection):
+        _drop_kept()
+    if not _kept:
+        _kept.append(_engine(poolclass=NullPool, isolation_level="AUTOCOMMIT").connect())
+    try:
+        with Session(_kept[0], expire_on_commit=False) as session:
+            yield session
+    except Exception:
+        _drop_kept()
+        raise
+
+
+def close() -> None:
+    """Close the connections of this process that nobody uses."""
+    if _kept:
+        _drop_kept()
+    engine().dispose()
+
+
+def _drop_kept() -> None:
+    dropped = _kept.pop()
+    dropped.invalidate()
+    dropped.close()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bench.measures import Drained, Intake, median, p95
 
-PROMISED = 5.0
+PROMISED = 3.0
 WORKER_CPU, POSTGRES_CPU, REDIS_CPU = 10.0, 2.5, 5.0
 TASKS, COMMITS, COMMANDS = 1.5, 1.15, 2.5
 WEB_CPU, INTAKE, INTAKE_TAIL = 50.0, 80.0, 8.0
@@ -142,7 +142,7 @@ def _payments(paid: Sequence[float]) -> list[Row]:
 
 
 def _recovery(recovered: Sequence[float]) -> Row:
-    # A dead holder is known after LEASE_DEAD_SECONDS (4) and taken away by the next sweep (1): 5 is what is promised.
+    # A killed holder is known after two heartbeats (2) and taken away by the next sweep (1): 3 is what is promised.
     ours = median(recovered)
     return Row(
         name="retaken after kill -9",

@@ -65,6 +65,7 @@ def environment(
             patch.setenv(name, value)
         config.settings.cache_clear()
         yield variables
+        db.close()
     config.settings.cache_clear()
 
 

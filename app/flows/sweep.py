@@ -62,12 +62,13 @@ def sweep() -> bool:
 
 def _take_away() -> bool:
     """Free what nobody tends. False: another process sweeps."""
-    dead = config.settings().lease_dead_seconds
+    settings = config.settings()
+    dead, gone = settings.lease_dead_seconds, 2 * settings.lease_heartbeat_seconds
     with db.transaction() as session:
         if not due.only_one_sweeps(session):
             return False
         # After a gap of our own, such as a restart of Postgres, everybody has been silent: that is no death.
-        taken = due.take_away(session, dead=dead if worker.pulse.seconds() >= dead else math.inf)
+        taken = due.take_away(session, dead=dead if worker.pulse.seconds() >= dead else math.inf, gone=gone)
         for seen, died in taken:
             _taken_away(session, seen, died=died)
         boundaries.reach("sweep", boundaries.WRITTEN)

@@ -69,9 +69,12 @@ def release() -> str:
 
 
 def beat() -> None:
-    """One heartbeat, with this process's signs of work. A worker that stops takes nothing, and that is well."""
+    """One heartbeat, with this process's signs of work. A worker that stops takes nothing, and that is well.
+
+    It waits for no connection, and its own closes when the process is killed.
+    """
     signs = marks.read(silent=0 if stopping() else config.settings().lease_dead_seconds)
-    with db.statements() as session:
+    with db.kept() as session:
         workers.beat(session, incarnation(), host=socket.gethostname(), pid=os.getpid(), release=release(), signs=signs)
     marks.told()
     pulse.heard()

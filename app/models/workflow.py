@@ -138,7 +138,8 @@ class Call(Table):
 
 
 class Worker(Table):
-    """An incarnation of a worker process; `beat_at` is its heartbeat.
+    """An incarnation of a worker process; `beat_at` is its heartbeat, `backend` the pid of the Postgres process that
+    serves the heartbeat's connection.
 
     It carries along when the sweep thread last ended a round, when there was last nothing to take, and when a step was
     last under way; null where a release does not say.
@@ -152,6 +153,7 @@ class Worker(Table):
     release: Mapped[str]
     started_at: Mapped[NewStamp]
     beat_at: Mapped[NewStamp]
+    backend: Mapped[int | None]
     swept_at: Mapped[Stamp | None]
     spare_at: Mapped[Stamp | None]
     worked_at: Mapped[Stamp | None]

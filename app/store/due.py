@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, false, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, column, false, func, insert, or_, select, table, text, update
 from sqlalchemy.orm import Session
 
 from app.models.workflow import Move, Worker
 from app.store.workflows import _SEEN, NOW, Seen, W, seconds
 
 _SWEEP_LOCK = 7_301_001
+_CONNECTED = table("pg_stat_activity", column("pid"))
 
 
 def only_one_sweeps(session: Session) -> bool:
@@ -20,12 +21,15 @@ def only_one_sweeps(session: Session) -> bool:
     return bool(session.execute(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))).scalar())
 
 
-def take_away(session: Session, *, dead: float, limit: int = 500) -> list[tuple[Seen, bool]]:
+def take_away(session: Session, *, dead: float, gone: float, limit: int = 500) -> list[tuple[Seen, bool]]:
     """Free what is held by the dead, or longer than its holder said. Returns each row as it is now, and whether its
-    holder died: its heartbeat is older than `dead` seconds (infinite: nobody is taken for dead)."""
+    holder died: its heartbeat is older than `dead` seconds (infinite: nobody is taken for dead), or older than `gone`
+    seconds and its connection is closed, as that of a killed process is at once."""
     died: ColumnElement[bool] = false()
     if dead < math.inf:
-        died = or_(Worker.beat_at.is_(None), Worker.beat_at < NOW - seconds(dead))
+        closed = Worker.backend.not_in(select(_CONNECTED.c.pid))
+        silent, silent_for_long = (Worker.beat_at < NOW - seconds(age) for age in (gone, dead))
+        died = or_(Worker.beat_at.is_(None), silent_for_long, and_(silent, closed))
     held = (
         select(*_SEEN, died.label("died"))
         .select_from(W.outerjoin(Worker, Worker.id == W.c.worker))

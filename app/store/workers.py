@@ -36,9 +36,10 @@ class Pulse:
 
 
 def beat(session: Session, worker: UUID, *, host: str, pid: int, release: str, signs: Signs | None = None) -> None:
-    """Say that this incarnation lives, and what it shows of its work."""
+    """Say that this incarnation lives, over which connection it says so, and what it shows of its work."""
     ages = {"swept": None, "spare": None, "worked": None} if signs is None else vars(signs)
     said = {f"{name}_at": null() if age is None else NOW - seconds(age) for name, age in ages.items()}
+    said["backend"] = func.pg_backend_pid()
     row = upsert(Worker).values(id=worker, host=host, pid=pid, release=release, **said)
     session.execute(row.on_conflict_do_update(index_elements=[Worker.id], set_={"beat_at": NOW, **said}))
 

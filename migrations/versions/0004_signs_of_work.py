@@ -1,4 +1,4 @@
-"""signs of work of a worker, beside its heartbeat
+"""signs of life and work of a worker, beside its heartbeat
 
 Revision: 0004, follows 0003
 """
@@ -17,8 +17,10 @@ COLUMNS = ("swept_at", "spare_at", "worked_at")
 def upgrade() -> None:
     for name in COLUMNS:
         op.add_column("workers", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
+    op.add_column("workers", sa.Column("backend", sa.Integer, nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("workers", "backend")
     for name in reversed(COLUMNS):
         op.drop_column("workers", name)

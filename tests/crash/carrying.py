@@ -42,4 +42,4 @@ def take_from_the_dead() -> None:
     with db.transaction() as session:
         session.execute(SILENCE, {"mine": worker.incarnation()})
     with db.transaction() as session:
-        due.take_away(session, dead=DEAD_SECONDS)
+        due.take_away(session, dead=DEAD_SECONDS, gone=DEAD_SECONDS)

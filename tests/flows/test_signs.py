@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from app import db, diagnosis, errors, queue
 from app.diagnosis import Finding
@@ -261,3 +262,16 @@ def test_a_heartbeat_that_was_interrupted_begins_anew(life: Life, monkeypatch: p
     pulse.heard()
     now[0] += 2
     assert pulse.seconds() == 2
+
+
+def test_the_heartbeat_keeps_a_connection_of_its_own_and_takes_a_new_one_when_it_is_closed() -> None:
+    def backend() -> int:
+        worker.beat()
+        with db.transaction() as session:
+            return session.execute(select(Worker.backend).where(Worker.id == worker.incarnation())).scalar_one() or 0
+
+    first = backend()
+    with db.transaction() as session:
+        assert backend() == first != session.execute(select(func.pg_backend_pid())).scalar_one()
+        session.execute(select(func.pg_terminate_backend(first, 1_000)))
+    assert backend() != first

@@ -6,18 +6,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select, text
 
 from app import db
 from app.models.orm import new_id
 from app.models.workflow import Worker
-from app.store import due
+from app.store import due, workers
 from app.store.due import Wanted
 from app.store.workflows import NOW, seconds
 from tests.store.conftest import beat, columns, until, workflow
 
 pytestmark = pytest.mark.usefixtures("database")
 
-DEAD = 4.0
+DEAD, GONE = 4.0, 2.0
 
 
 def silent_for(worker: UUID, age: float) -> None:
@@ -27,7 +28,7 @@ def silent_for(worker: UUID, age: float) -> None:
 
 def take_away(dead: float = DEAD) -> dict[UUID, bool]:
     with db.transaction() as session:
-        return {row.id: died for row, died in due.take_away(session, dead=dead)}
+        return {row.id: died for row, died in due.take_away(session, dead=dead, gone=GONE)}
 
 
 def pick(urgent: int = 100, other: int = 100, *, most: int | None = None, probing: bool = False) -> list[UUID]:
@@ -69,6 +70,20 @@ def test_nothing_is_taken_from_a_living_holder_in_time() -> None:
     assert take_away() == {}
 
 
+@pytest.mark.parametrize(("silent", "closed", "dies"), [(3, True, True), (3, False, False), (1, True, False)])
+def test_who_is_silent_and_whose_connection_is_closed_is_dead_sooner(silent: float, closed: bool, dies: bool) -> None:
+    worker = new_id()
+    with db.kept() as session:
+        workers.beat(session, worker, host="host", pid=1, release="test")
+    silent_for(worker, silent)
+    with db.transaction() as session:
+        backend = session.execute(select(Worker.backend).where(Worker.id == worker)).scalar_one()
+        if closed:
+            session.execute(text("SELECT pg_terminate_backend(:one, 1000)"), {"one": backend})
+    row = workflow(worker=worker, wake_at=NOW + seconds(60))
+    assert take_away() == ({row: True} if dies else {})
+
+
 def test_a_holder_without_any_heartbeat_is_dead() -> None:
     row = workflow(worker=new_id(), wake_at=NOW + seconds(60))
     assert take_away() == {row: True}
@@ -105,7 +120,7 @@ def test_what_is_waited_for_again_after_a_death_is_not_new() -> None:
 def test_what_another_sweep_has_locked_is_left_to_it() -> None:
     row = workflow(worker=new_id())
     with db.transaction() as session:
-        assert due.take_away(session, dead=DEAD)
+        assert due.take_away(session, dead=DEAD, gone=GONE)
         assert take_away() == {}
     assert columns(row)["worker"] is None
 
