@@ -53,7 +53,8 @@ class Pool(TaskPool):
         **_: Any,
     ) -> ApplyResult:
         _task, _id, request, *_rest = args or ()
-        head = of(request["delivery_info"]["routing_key"])
+        key = request["delivery_info"]["routing_key"]  # the queue's name, unless somebody forged the message
+        head = of(key if key in queue.QUEUES else queue.JOBS)
         return ApplyResult(head.run(apply_target, target, args, kwargs, callback, accept_callback))
 
     def on_stop(self) -> None:

@@ -64,7 +64,7 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
     """Take the workflow if it is free, due and at this step, and run the step. True: the next step may follow.
 
     Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. Of the rows whose holders
-    died again and again one runs at a time: another is put back for a moment.
+    died again and again one runs at a time: another is left, or put back, to be offered again.
     """
     flow = lines.FLOWS[kind]
     step = flow.step_named(step_name)
@@ -95,6 +95,7 @@ def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
             worker=worker.incarnation(),
             release=worker.release(),
             lease=flow.policy().lease,
+            fewer_crashes_than=worker.SUSPECT_AFTER_CRASHES if worker.suspects.locked() else workflows.ANY_NUMBER,
         )
     if seen:
         boundaries.reach(step.name, boundaries.TAKEN)

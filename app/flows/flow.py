@@ -72,7 +72,7 @@ class Flow:
     move and returns the workflows that it started. `observed` is told how each verb ended (metrics). `lock` is taken
     first in every transaction of a holder that writes. `clear`, where the line has a rule of its own for sending, runs
     in the transaction of each intent: it returns columns to store with it, or raises Ended, and then nothing is sent.
-    `pace` says how many may be under way: the sweep leaves the rest as rows.
+    `pace` says what its upstream takes now: the sweep leaves the rest as rows.
     """
 
     machine: states.Machine

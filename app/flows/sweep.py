@@ -20,7 +20,7 @@ from app.flows import dispatch, engine, holding, lines, worker
 from app.queue import Rank
 from app.steps import Failure
 from app.store import due, workflows
-from app.store.due import Due, Wanted
+from app.store.due import Due, UnderWay, Wanted
 from app.store.workflows import Seen
 from app.upstreams.http import Pace
 
@@ -34,18 +34,22 @@ def sweep() -> bool:
     """One round. Does nothing while another process sweeps. True: more is due and could go soon."""
     if not _take_away():
         return False
-    try:
-        room, broker = queue.room(), True
-    except errors.BrokerAway:
-        room, broker = _threads_free(), False
-    paces = {kind: flow.pace() for kind, flow in lines.FLOWS.items()}
     with db.transaction() as session:
-        held = due.under_way(session)
-        queued = {kind: queue.MOST_WAITING - room[kind, 1] if broker else 0 for kind in paces}
+        if not due.only_one_sweeps(session):
+            return False
+        try:
+            room, broker = queue.room(), True
+        except errors.BrokerAway:
+            room, broker = _threads_free(), False
+        paces = {kind: flow.pace() for kind, flow in lines.FLOWS.items()}
+        under_way = due.under_way(session)
         wanted = [
-            _wanted(kind, priority, free, paces[kind], held.get(kind, 0) + queued[kind])
+            _wanted(
+                kind, priority, free, paces[kind], under_way.get(kind, UnderWay()),
+                queued=queue.MOST_WAITING - room[kind, 1] if broker else 0,
+            )
             for (kind, priority), free in room.items()
-        ]
+        ]  # fmt: skip
         picked = due.pick_due(session, wanted, again=config.settings().redispatch_seconds)
         boundaries.reach("sweep", boundaries.WRITTEN)
     boundaries.reach("sweep", boundaries.COMMITTED)
@@ -57,7 +61,7 @@ def sweep() -> bool:
     if broker:
         waiting = [one.kind for one in full if one.priority]
         queue.tell_backlog(waiting, seconds=2 * config.settings().sweep_seconds)
-    return any(paces[one.kind].most > 0 and not one.probing for one in full)
+    return any(paces[one.kind].calls > 0 and not one.probing for one in full)
 
 
 def _take_away() -> bool:
@@ -78,12 +82,15 @@ def _take_away() -> bool:
     return True
 
 
-def _wanted(kind: str, priority: int, free: int, pace: Pace, under_way: int) -> Wanted:
+def _wanted(kind: str, priority: int, free: int, pace: Pace, under_way: UnderWay, *, queued: int) -> Wanted:
     """What somebody waits for goes at once; of the rest as many as there is room for, and as the upstream takes."""
     most = free
-    if priority:
-        most = int(min(free, pace.most if pace.probing else pace.most - under_way))
     probing = bool(priority) and pace.probing
+    if probing:
+        most = int(min(free, pace.calls))
+    elif priority:
+        before_their_call = under_way.held - under_way.calling + queued
+        most = int(min(free, pace.calls - before_their_call, pace.at_once - under_way.held - queued))
     entry = lines.FLOWS[kind].steps[0].of
     return Wanted(kind=kind, priority=priority, entry=entry, room=free, most=max(most, 0), probing=probing)
 

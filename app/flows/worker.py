@@ -36,15 +36,21 @@ class _Pulse:
         self._since = self._last = -math.inf
 
     def heard(self) -> None:
-        now = time.monotonic()
-        if now - self._last > config.settings().lease_dead_seconds:
-            self._since = now
-        self._last = now
+        if self._silent() > self._gap():
+            self._since = time.monotonic()
+        self._last = time.monotonic()
 
     def seconds(self) -> float:
         """For so long whoever was silent was silent by itself: Postgres could be reached. 0 during a gap."""
-        now = time.monotonic()
-        return now - self._since if now - self._last <= config.settings().lease_dead_seconds else 0.0
+        return time.monotonic() - self._since if self._silent() <= self._gap() else 0.0
+
+    def _silent(self) -> float:
+        return time.monotonic() - self._last
+
+    @staticmethod
+    def _gap() -> float:
+        """Half of what others may be silent for, so that nobody is dead before a gap that all had shows here."""
+        return config.settings().lease_dead_seconds / 2
 
 
 pulse = _Pulse()

@@ -73,10 +73,11 @@ _DUE = text("""
     ), sent AS (
         SELECT DISTINCT w.kind, client_id
         FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
-        WHERE worker IS NULL AND due_at <= now() AND wake_at > now()
+        WHERE worker IS NULL AND due_at <= now()
+              AND wake_at > now() AND wake_at <= now() + make_interval(secs => :again)
     ), due AS (
         SELECT id, w.kind, w.priority, client_id, updated_at, room, most,
-               deadline_at <= clock_timestamp() OR asked IS NOT NULL AS must,
+               deadline_at <= now() OR asked IS NOT NULL AS must,
                CASE WHEN probing THEN attempt ELSE 0 END AS tried,
                state = entry AND attempt = 0 AND crashes = 0 AND NOT in_doubt AS new
         FROM workflows w JOIN wanted ON wanted.kind = w.kind AND wanted.priority = w.priority
@@ -88,7 +89,7 @@ _DUE = text("""
         FROM due WHERE most > 0 OR must
     ), placed AS (
         SELECT *, row_number() OVER (
-            PARTITION BY kind, priority ORDER BY must IS NOT TRUE, tried, turn, new, updated_at, id
+            PARTITION BY kind, priority ORDER BY must IS NOT TRUE, tried, turn, random()
         ) AS place
         FROM turns WHERE turn <= room
     ), free AS (
@@ -134,7 +135,8 @@ class Due:
 
 def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> list[Due]:
     """Due workflows, as many as wanted: those somebody waits for first, then what must go (its deadline has passed, or
-    a stop is asked for), then round robin over clients, each client's begun ones first and then its oldest move.
+    a stop is asked for), then round robin over clients in random order (where one may go at a time, all have the same
+    chance of being next), each client's begun ones first and then its oldest move.
 
     They are looked at again in `again` seconds unless somebody takes them.
     """
@@ -154,7 +156,16 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
     return [Due(row.id, row.kind, row.state, row.priority, row.new, row.first) for row in ordered]
 
 
-def under_way(session: Session) -> dict[str, int]:
-    """How many workflows of each kind somebody holds."""
-    counted = select(W.c.kind, func.count().label("number")).where(W.c.worker.is_not(None)).group_by(W.c.kind)
-    return {row.kind: row.number for row in session.execute(counted)}
+@dataclass(frozen=True)
+class UnderWay:
+    """How many workflows somebody holds; of how many a call is on its way that has passed its upstream's limit."""
+
+    held: int = 0
+    calling: int = 0
+
+
+def under_way(session: Session) -> dict[str, UnderWay]:
+    """What of each kind is under way; a kind of which nothing is may be missing."""
+    numbers = func.count(), func.count().filter(W.c.in_doubt)
+    counted = select(W.c.kind, *numbers).where(W.c.worker.is_not(None)).group_by(W.c.kind)
+    return {kind: UnderWay(held, calling) for kind, held, calling in session.execute(counted)}

@@ -40,6 +40,7 @@ from app.store import updates
 W: SqlTable = Workflow.__table__  # type: ignore[assignment]
 NOW = updates.NOW
 NEVER = cast(literal("infinity"), DateTime(timezone=True))  # until somebody else moves the row
+ANY_NUMBER = 2**15 - 1  # the most that `crashes` can be
 KEPT_FOR_RELEASE = 600  # seconds for which a row replayed for a release is left to its workers
 
 
@@ -87,6 +88,7 @@ _TAKE = (
             W.c.for_release == bindparam("by_release"),
             W.c.updated_at < NOW - seconds(KEPT_FOR_RELEASE),
         ),
+        W.c.crashes < bindparam("fewer_than"),
     )
     .values(worker=bindparam("by"), fence=W.c.fence + 1, wake_at=updates.from_now("lease"))
     .returning(*_SEEN)
@@ -109,13 +111,22 @@ def read(session: Session, workflow_id: UUID) -> Seen | None:
 
 
 def take(
-    session: Session, kind: str, workflow_id: UUID, *, among: Collection[str], worker: UUID, release: str, lease: float
+    session: Session,
+    kind: str,
+    workflow_id: UUID,
+    *,
+    among: Collection[str],
+    worker: UUID,
+    release: str,
+    lease: float,
+    fewer_crashes_than: int = ANY_NUMBER,
 ) -> Seen | None:
     """Hold a free and due workflow of this kind, in one of these states, for `lease` seconds.
 
-    None: nothing to take (doubled, late, forged), or what was replayed for another release is still kept for it.
+    None: nothing to take (doubled, late, forged), too many of its holders died, or what was replayed for another
+    release is still kept for it.
     """
-    by = {"by": worker, "by_release": release, "lease": timedelta(seconds=lease)}
+    by = {"by": worker, "by_release": release, "lease": timedelta(seconds=lease), "fewer_than": fewer_crashes_than}
     row = session.execute(_TAKE, {"row": workflow_id, "of_kind": kind, "among": list(among), **by}).one_or_none()
     return Seen(**row._mapping) if row else None
 

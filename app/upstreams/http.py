@@ -85,9 +85,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Pace:
-    """How many more workflows it makes sense to have under way at an upstream; `probing`: its breaker is open."""
+    """What an upstream takes of what nobody waits for: so many `calls` soon, and so many workflows under way `at_once`.
 
-    most: float = math.inf
+    `probing`: its breaker is open.
+    """
+
+    calls: float = math.inf
+    at_once: float = math.inf
     probing: bool = False
 
 
@@ -121,11 +125,11 @@ class Upstream:
         return self._breaker.open_for()
 
     def pace(self) -> Pace:
-        """What breaker, limiter and slots would let through soon, of what nobody waits for."""
+        """What breaker, limiter and slots would let through."""
         let_through = self._breaker.calls()
         if let_through < math.inf:
             return Pace(let_through, probing=True)
-        return Pace(min(self._limiter.calls(), 2 * self._in_flight or math.inf))
+        return Pace(self._limiter.calls(), 2 * self._in_flight or math.inf)
 
     def send(self, work: steps.Work, request: Request, understand: Callable[[Answer], T]) -> T:
         """Make the call and return what `understand` makes of its 2xx answer.

@@ -12,7 +12,7 @@ from app import db
 from app.models.orm import new_id
 from app.models.workflow import Worker
 from app.store import due, workers
-from app.store.due import Wanted
+from app.store.due import UnderWay, Wanted
 from app.store.workflows import NOW, seconds
 from tests.store.conftest import beat, columns, until, workflow
 
@@ -104,7 +104,10 @@ def test_the_first_of_a_client_of_which_nothing_is_sent_is_told() -> None:
     many = [due_since(age, of="many") for age in (60, 50, 40)]
     assert picked(2) == [(many[0], True), (many[1], False)]
     small = due_since(1, of="small")
-    assert picked(2) == [(many[2], False), (small, True)]  # two of the first client's wait for a worker
+    assert sorted(picked(2), key=lambda one: one[1]) == [
+        (many[2], False),
+        (small, True),
+    ]  # two of the first client's wait for a worker
 
 
 def test_what_is_waited_for_again_after_a_death_is_not_new() -> None:
@@ -142,11 +145,12 @@ def test_of_one_client_the_oldest_come_first() -> None:
     assert set(pick(0, 2)) == {rows[1], rows[3]}
 
 
-def test_of_clients_whose_turn_it_is_the_one_that_waits_longest_comes_first() -> None:
-    due_since(5, of="one")
-    oldest = due_since(30, of="two")
-    due_since(10, of="three")
-    assert pick(0, 1) == [oldest]
+def test_where_one_may_go_at_a_time_nobody_waits_for_the_end_of_another_s_backlog() -> None:
+    """By chance, so that it may fail once in millions of runs."""
+    for _ in range(26):
+        due_since(60, of="many")
+    small = due_since(1, of="small")
+    assert small in [one for _ in range(25) for one in pick(0, 1)]
 
 
 def test_of_one_client_what_is_begun_comes_before_what_is_new() -> None:
@@ -186,11 +190,12 @@ def test_each_kind_has_room_of_its_own() -> None:
 
 def test_what_is_held_is_counted_by_kind() -> None:
     with db.transaction() as session:
-        before = due.under_way(session).get("claim", 0)
+        before = due.under_way(session).get("claim", UnderWay())
     workflow(worker=new_id())
+    workflow(worker=new_id(), in_doubt=True, intent={"step": "create_claim"})
     workflow()
     with db.transaction() as session:
-        assert due.under_way(session) == {"claim": before + 1}
+        assert due.under_way(session) == {"claim": UnderWay(before.held + 2, before.calling + 1)}
 
 
 def test_what_is_held_beyond_its_lease_takes_no_room_from_what_is_free() -> None:
