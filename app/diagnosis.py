@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app import config, db, errors, queue
-from app.store import health, workers
+from app.store import health, ticks, workers
 from app.store.workers import Pulse
 
 STUCK_SECONDS = 30.0  # a worker that shows no sign for so long does nothing
 _RESTART = "restart it; what it holds goes on elsewhere (docs/runbook.md)"
-_LATELY_SECONDS = 5.0
+_CALENDAR_SECONDS = 120.0  # the jobs that run most often come every 15 s (tasks/beat.py)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def run() -> list[Finding]:
     database = _database()
     if not database.ok:
         return [settings, database, _broker()]
-    checks: list[Callable[[], Finding]] = [_schema, _broker, _workers, _overdue, _lines]
+    checks: list[Callable[[], Finding]] = [_schema, _broker, _workers, _overdue, _calendar, _lines]
     return [settings, database, *(check() for check in checks)]
 
 
@@ -74,12 +74,12 @@ def _broker() -> Finding:
 def _workers() -> Finding:
     dead = config.settings().lease_dead_seconds
     with db.transaction() as session:
-        alive, heard = health.living_workers(session, dead=dead), workers.pulses(session)
+        alive = [one for one in workers.pulses(session) if one.silent <= dead]
     if not alive:
         return Finding("workers", False, "0 alive", "start a worker: celery -A tasks.celery worker")
-    wrongs = [(one, trouble(one)) for one in heard if one.silent <= dead]
+    wrongs = [(one, trouble(one)) for one in alive]
     stuck = [f"process {one.pid} on {one.host}: {wrong}" for one, wrong in wrongs if wrong]
-    return Finding("workers", not stuck, "; ".join([f"{alive} alive", *stuck]), _RESTART if stuck else "")
+    return Finding("workers", not stuck, "; ".join([f"{len(alive)} alive", *stuck]), _RESTART if stuck else "")
 
 
 def workers_here() -> list[Finding]:
@@ -98,16 +98,18 @@ def workers_here() -> list[Finding]:
 
 def _worker(pulse: Pulse) -> Finding:
     wrong = trouble(pulse)
-    return Finding(f"worker {pulse.pid}", not wrong, wrong or _does(pulse), _RESTART if wrong else "")
+    does = "takes what is due" if pulse.signs else "beats"
+    return Finding(f"worker {pulse.pid}", not wrong, wrong or does, _RESTART if wrong else "")
 
 
 def trouble(pulse: Pulse) -> str:
     """Why this worker does nothing, though there is something to do; empty where that is not so.
 
-    Its heartbeat, its sweep, or its taking of work has shown no sign for `STUCK_SECONDS`, or longer where the periods
-    in the settings are long. Taking counts as stuck only if at every look in that time a message waited in Redis, and a
-    row that had been due and free for twice REDISPATCH_SECONDS, while no step was begun here nor one under way within
-    its lease. So what an upstream's limit or breaker holds back is no sign: its messages are read, or not even sent.
+    Its heartbeat, its sweep, or its taking of work of some kind has shown no sign for `STUCK_SECONDS`, or longer where
+    the periods in the settings are long. Taking counts as stuck only if at every look in that time a message of the
+    kind waited in Redis, or its last task had failed by an error of our own, and a row of it had been due and free for
+    twice REDISPATCH_SECONDS, while no step of it was begun here nor one under way within its lease. So what an
+    upstream's limit or breaker holds back is no sign: its messages are read, or not even sent.
     """
     settings = config.settings()
     limit = max(STUCK_SECONDS, 5 * settings.sweep_seconds, 2 * settings.lease_dead_seconds)
@@ -117,17 +119,8 @@ def trouble(pulse: Pulse) -> str:
         return ""
     if pulse.signs.swept > limit:
         return f"its sweep has not ended a round for {pulse.signs.swept:.0f} s"
-    idle = pulse.signs.spare if pulse.signs.worked is None else min(pulse.signs.spare, pulse.signs.worked)
-    return f"has taken nothing for {idle:.0f} s, though work is due" if idle > limit else ""
-
-
-def _does(pulse: Pulse) -> str:
-    if pulse.signs is None:
-        return "beats"
-    worked, spare = pulse.signs.worked, pulse.signs.spare
-    if worked is not None and worked < max(spare, _LATELY_SECONDS):
-        return f"takes work: last step {worked:.1f} s ago"
-    return "nothing to do"
+    idle, kind = pulse.signs.idle, pulse.signs.kind
+    return f"has taken no {kind} for {idle:.0f} s, though one is due" if idle > limit else ""
 
 
 def _exists(pid: int) -> bool:
@@ -141,19 +134,33 @@ def _exists(pid: int) -> bool:
 
 
 def _overdue() -> Finding:
-    """What waits for its turn (its upstream takes no more now, or its queue is full) is told and nothing wrong."""
+    """What waits because its upstream takes no more now is told and nothing wrong. A full queue excuses nobody: it is
+    full where nobody reads it, too."""
     try:
         waiting = queue.backlogs()
     except errors.BrokerAway:
-        waiting = set()
+        waiting = {}
+    held, full = (sorted(kind for kind in waiting if waiting[kind] == why) for why in (queue.UPSTREAM, queue.FULL))
     with db.transaction() as session:
-        late, oldest = health.overdue(session, waiting)
+        late, oldest = health.overdue(session, held)
     told = f"{late} due, the oldest for {oldest:.0f} s"
-    if waiting:
-        told += f"; more waits for its turn: {', '.join(sorted(waiting))}"
+    if held:
+        told += f"; held back by their upstream: {', '.join(held)}"
+    if full:
+        told += f"; behind a full queue: {', '.join(full)}"
     ok = oldest < 60
     remedy = "" if ok else "look at the workers' logs; `throughline show ID` tells what a workflow waits for"
     return Finding("due work", ok, told, remedy)
+
+
+def _calendar() -> Finding:
+    """Whether its jobs run. A worker that has just been started, with beat or before it, is given time."""
+    with db.transaction() as session:
+        silent = ticks.silence(session, dead=config.settings().lease_dead_seconds)
+    if silent <= _CALENDAR_SECONDS:
+        return Finding("calendar", True, "its jobs run")
+    remedy = "start beat: celery -A tasks.celery beat; if one runs, look at its log and the workers'"
+    return Finding("calendar", False, f"no job has begun for {silent:.0f} s", remedy)
 
 
 def _lines() -> Finding:

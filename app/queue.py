@@ -12,7 +12,7 @@ as half-done work, and nobody's first waits behind another's many.
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from uuid import UUID
 
@@ -41,6 +41,7 @@ GIVE_UP_SECONDS = 0.2
 _AWAY_SECONDS = 1.0  # after a failure, do not try again for so long: a caller must not wait 0.2 s each time
 _COUNT_AGAIN_SECONDS = 0.2
 _BACKLOG = "throughline:backlog:"
+UPSTREAM, FULL = "upstream", "full"  # why more waits as rows: its upstream takes no more now, or its queue is full
 
 _away = {"until": 0.0}  # by the monotonic clock
 Room = dict[tuple[str, int], int]
@@ -134,6 +135,12 @@ def waiting() -> dict[str, int]:
         raise errors.BrokerAway(type(error).__name__) from error
 
 
+def unread() -> set[str]:
+    """The kinds of which messages wait. Raises BrokerAway."""
+    there = waiting()
+    return {kind for kind in states.MACHINES if any(there[key(kind, rank)] for rank in Rank)}
+
+
 def room() -> Room:
     """How many more messages each queue may take, by kind and the workflow's priority. Raises BrokerAway."""
     there = waiting()
@@ -144,21 +151,22 @@ def room() -> Room:
     }
 
 
-def tell_backlog(kinds: Sequence[str], *, seconds: float) -> None:
-    """Let everybody know for so long that more of these kinds waits as rows. Best effort."""
+def tell_backlog(kinds: Mapping[str, str], *, seconds: float) -> None:
+    """Let everybody know for so long that more of these kinds waits as rows, and why (UPSTREAM, FULL). Best effort."""
     with contextlib.suppress(redis.RedisError), _counter().pipeline(transaction=False) as pipe:
-        for kind in kinds:
-            pipe.set(_BACKLOG + kind, 1, px=int(seconds * 1000))
+        for kind, why in kinds.items():
+            pipe.set(_BACKLOG + kind, why, px=int(seconds * 1000))
         pipe.execute()
 
 
-def backlogs() -> set[str]:
-    """The kinds of which more waits as rows than the sweep lets go. Raises BrokerAway."""
+def backlogs() -> dict[str, str]:
+    """The kinds of which more waits as rows than the sweep lets go, each with the reason. Raises BrokerAway."""
     try:
         told = _counter().mget([_BACKLOG + kind for kind in states.MACHINES])
     except redis.RedisError as error:
         raise errors.BrokerAway(type(error).__name__) from error
-    return {kind for kind, one in zip(states.MACHINES, told, strict=True) if one}
+    whys = zip(states.MACHINES, told, strict=True)
+    return {kind: UPSTREAM if why == UPSTREAM.encode() else FULL for kind, why in whys if why}
 
 
 class _Counted:
@@ -176,7 +184,8 @@ class _Counted:
         if time.monotonic() >= self._until:
             _fail_if_known_away()
             try:
-                self._open = {kind for (kind, priority), free in room().items() if priority and free > 0} - backlogs()
+                self._open = {kind for (kind, priority), free in room().items() if priority and free > 0}
+                self._open -= backlogs().keys()
             except errors.BrokerAway as away:
                 raise _away_now(away) from away
             self._until = time.monotonic() + _COUNT_AGAIN_SECONDS

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from app import db, queue
-from app.flows import engine
+from app.flows import engine, worker
 
 log = structlog.get_logger("tasks")
 
@@ -22,8 +22,10 @@ def step(kind: str, name: str) -> Any:
         goes_on = False
         try:
             goes_on = engine.perform(kind, name.partition(".")[2], UUID(workflow_id))
+            worker.marks.ended(kind)
         except Exception as error:
             if not db.unreachable(error):
+                worker.marks.failed(kind)
                 raise
             log.warning("tasks.postgres-away", task=name)
         finally:

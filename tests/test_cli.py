@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 from app import config, db, diagnosis, logs, queue
 from app.cli import main
 from app.diagnosis import Finding
-from app.models.workflow import Worker
+from app.models.workflow import Tick, Worker
 from app.states import Claim as S
 from app.steps import Call
 from app.store import clients, declaration_jobs, health, workflows
@@ -222,7 +222,8 @@ def test_the_doctor_finds_nothing_where_all_is_well(throughline: Type, redis_ser
     told = throughline("doctor")
     assert told.exit_code == 0, told.output
     assert [line.split(":")[0] for line in told.stdout.splitlines()] == [
-        "ok   environment", "ok   Postgres", "ok   schema", "ok   Redis", "ok   workers", "ok   due work", "ok   lines",
+        "ok   environment", "ok   Postgres", "ok   schema", "ok   Redis", "ok   workers", "ok   due work",
+        "ok   calendar", "ok   lines",
     ]  # fmt: skip
     assert "travel claims, texts" in told.stdout
 
@@ -288,15 +289,76 @@ def test_a_redis_that_is_away_is_a_finding(throughline: Type, redis_server: serv
     assert findings()["Redis"].ok
 
 
-def test_work_that_waits_for_its_turn_is_told_and_no_finding(throughline: Type, redis_server: services.Redis) -> None:
+@pytest.fixture
+def empty_redis(redis_server: services.Redis) -> Iterator[None]:
+    yield
+    queue._counter().flushall()
+
+
+def test_work_that_its_upstream_holds_back_is_told_and_no_finding(throughline: Type, empty_redis: None) -> None:
     workflow(due_at=NOW - seconds(600))
     assert not findings()["due work"].ok
-    queue.tell_backlog(["claim"], seconds=60)
-    try:
-        found = findings()["due work"]
-    finally:
-        queue._counter().flushall()
-    assert (found.ok, found.detail) == (True, "0 due, the oldest for 0 s; more waits for its turn: claim")
+    queue.tell_backlog({"claim": queue.UPSTREAM}, seconds=60)
+    found = findings()["due work"]
+    assert (found.ok, found.detail) == (True, "0 due, the oldest for 0 s; held back by their upstream: claim")
+
+
+def test_work_behind_a_full_queue_is_overdue_like_any_other(throughline: Type, empty_redis: None) -> None:
+    workflow(due_at=NOW - seconds(600))
+    queue.tell_backlog({"claim": queue.FULL}, seconds=60)
+    found = findings()["due work"]
+    assert (found.ok, found.detail) == (False, "1 due, the oldest for 600 s; behind a full queue: claim")
+
+
+# The calendar
+
+
+@pytest.fixture
+def worker_for(database: None) -> Callable[[float], None]:
+    """A worker has lived for so many seconds."""
+
+    def lives(age: float) -> None:
+        with db.transaction() as session:
+            session.execute(Worker.__table__.update().values(started_at=NOW - seconds(age)))
+
+    return lives
+
+
+def tick(age: float) -> None:
+    with db.transaction() as session:
+        session.execute(Tick.__table__.insert().values(schedule="voucher-operations", due_at=NOW - seconds(age)))
+
+
+def test_a_calendar_that_stands_still_is_a_finding(throughline: Type, worker_for: Callable[[float], None]) -> None:
+    worker_for(1000)
+    tick(119)
+    assert findings()["calendar"].ok
+    with db.transaction() as session:
+        session.execute(Tick.__table__.update().values(due_at=NOW - seconds(121)))
+    found = findings()["calendar"]
+    assert (found.ok, found.detail) == (False, "no job has begun for 121 s")
+    assert found.remedy.startswith("start beat: celery -A tasks.celery beat")
+
+
+def test_a_calendar_is_given_two_minutes_from_the_first_workers_start(
+    throughline: Type, worker_for: Callable[[float], None]
+) -> None:
+    worker_for(110)
+    assert findings()["calendar"].ok
+    tick(40_000)
+    assert findings()["calendar"].ok
+    worker_for(130)
+    assert not findings()["calendar"].ok
+
+
+def test_a_calendar_without_a_worker_to_run_it_is_the_workers_finding(
+    throughline: Type, worker_for: Callable[[float], None]
+) -> None:
+    worker_for(1000)
+    tick(900)
+    with db.transaction() as session:
+        session.execute(Worker.__table__.update().values(beat_at=NOW - seconds(60)))
+    assert findings()["calendar"].ok
 
 
 def test_messages_that_wait_are_counted(throughline: Type, redis_server: services.Redis) -> None:

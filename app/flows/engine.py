@@ -135,7 +135,7 @@ class Run:
 
     def _next_verb(self) -> Next:
         held = self.held
-        worker.marks.works(held.policy.lease)
+        worker.marks.works(held.seen.kind, held.policy.lease)
         if reason := held.load():
             log.info("engine.held", reason=reason)
             return Next.STOP

@@ -59,7 +59,7 @@ def sweep() -> bool:
     went = Counter((one.kind, one.priority) for one in picked)
     full = [one for one in wanted if went[one.kind, one.priority] >= one.most]
     if broker:
-        waiting = [one.kind for one in full if one.priority]
+        waiting = {one.kind: queue.UPSTREAM if one.most < one.room else queue.FULL for one in full if one.priority}
         queue.tell_backlog(waiting, seconds=2 * config.settings().sweep_seconds)
     return any(paces[one.kind].calls > 0 and not one.probing for one in full)
 
@@ -79,6 +79,7 @@ def _take_away() -> bool:
     for seen, died in taken:
         if died and seen.crashes >= POISONED_AFTER_CRASHES:
             _fail(seen)
+            worker.gets_on()
     return True
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app import boundaries, db, errors, steps
+from app.flows import worker
 from app.store import workflows
 from app.store.workflows import Seen
 
@@ -41,7 +42,7 @@ class LeasedWork:
         else:
             self.seen = stored
         boundaries.reach(self._step, boundaries.INTENDED)
-        self._renewed = begun
+        self._keeps(begun)
         if _boottime() - begun > SEND_WITHIN_SECONDS:
             raise errors.NotSent("too late to send")
         self.intended = True
@@ -59,7 +60,11 @@ class LeasedWork:
         with db.statements() as session:
             if not workflows.renew(session, self.seen, lease=self._lease):
                 raise errors.LeaseLost(str(self.seen.id))
-        self._renewed = _boottime()
+        self._keeps(_boottime())
+
+    def _keeps(self, since: float) -> None:
+        self._renewed = since
+        worker.marks.works(self.seen.kind, self._lease)
 
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from app import config, db, errors, queue
+from app import config, db, errors, queue, states
 from app.flows.signs import Marks
 from app.models.orm import new_id
 from app.store import releases, workers
@@ -108,25 +108,40 @@ def start(sweep: Callable[[], bool]) -> None:
 
 
 def _round(sweep: Callable[[], bool]) -> bool:
+    """One round, and its sign. A round that failed leaves none, but for a Postgres that is away."""
     try:
-        return sweep()
-    finally:
+        more = sweep()
         marks.swept()
+        return more
+    except Exception as error:
+        if db.unreachable(error):
+            marks.swept()
+        raise
+    finally:
         _look()
 
 
+def gets_on() -> None:
+    """The sign of a sweep in mid-round, after what may have taken seconds."""
+    marks.swept()
+    _look()
+
+
 def _look() -> None:
-    """Note when this process has nothing to take: no message waits to be read, or the broker is out of reach, or no row
-    is long due. Rows alone are no sign: the sweep leaves as rows what an upstream would not take now."""
+    """Note of which kinds this process has nothing to take: no message waits to be read, or the broker is out of reach,
+    or no row is long due. Rows alone are no sign, for the sweep leaves as rows what an upstream would not take now,
+    unless the last task failed: it has read its message and left the row. Rows are asked for only where a kind has been
+    quiet: behind another kind's backlog they are far to seek."""
     try:
-        waits = any(queue.waiting().values())
+        unread = queue.unread()
     except errors.BrokerAway:
-        waits = False
-    if waits:
+        unread = set()
+    waits = unread | marks.failing()
+    marks.spared(states.MACHINES.keys() - waits)
+    if suspected := waits & marks.quiet():
         with db.statements() as session:
-            waits = workers.work_waits(session, again=config.settings().redispatch_seconds)
-    if not waits:
-        marks.spared()
+            due = workers.long_due(session, suspected, again=config.settings().redispatch_seconds)
+        marks.spared(suspected - due)
 
 
 def _every(seconds: float, action: Callable[[], object], name: str, *, until: threading.Event) -> None:

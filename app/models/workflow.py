@@ -141,8 +141,8 @@ class Worker(Table):
     """An incarnation of a worker process; `beat_at` is its heartbeat, `backend` the pid of the Postgres process that
     serves the heartbeat's connection.
 
-    It carries along when the sweep thread last ended a round, when there was last nothing to take, and when a step was
-    last under way; null where a release does not say.
+    It carries along when the sweep thread last ended a round, and since when nothing was taken of the kind neglected
+    longest (`idle_kind`) though there was something to take; null where a release does not say.
     """
 
     __tablename__ = "workers"
@@ -155,8 +155,8 @@ class Worker(Table):
     beat_at: Mapped[NewStamp]
     backend: Mapped[int | None]
     swept_at: Mapped[Stamp | None]
-    spare_at: Mapped[Stamp | None]
-    worked_at: Mapped[Stamp | None]
+    idle_at: Mapped[Stamp | None]
+    idle_kind: Mapped[str | None]
 
 
 class Release(Table):

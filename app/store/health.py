@@ -9,8 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from app.models.workflow import Worker
-from app.store.workflows import NOW, W, seconds
+from app.store.workflows import NOW, W
 
 
 def postgres_version(session: Session) -> str:
@@ -44,12 +43,6 @@ def schema_serves(version: str | None) -> bool:
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(Config(str(Path(__file__).parents[2] / "alembic.ini")))
-
-
-def living_workers(session: Session, *, dead: float) -> int:
-    """Workers whose heartbeat is younger than `dead` seconds."""
-    statement = select(func.count()).where(Worker.beat_at >= NOW - seconds(dead))
-    return int(session.execute(statement).scalar_one())
 
 
 def overdue(session: Session, but: Collection[str] = ()) -> tuple[int, float]:

@@ -11,16 +11,19 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-COLUMNS = ("swept_at", "spare_at", "worked_at")
+COLUMNS = {
+    "swept_at": sa.DateTime(timezone=True),
+    "idle_at": sa.DateTime(timezone=True),
+    "idle_kind": sa.String,
+    "backend": sa.Integer,
+}
 
 
 def upgrade() -> None:
-    for name in COLUMNS:
-        op.add_column("workers", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
-    op.add_column("workers", sa.Column("backend", sa.Integer, nullable=True))
+    for name, of in COLUMNS.items():
+        op.add_column("workers", sa.Column(name, of, nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column("workers", "backend")
     for name in reversed(COLUMNS):
         op.drop_column("workers", name)

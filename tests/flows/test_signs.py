@@ -1,5 +1,6 @@
 """A worker that does nothing is told from one that has nothing to do, by what its heartbeat carries along."""
 
+import importlib
 import os
 import socket
 import threading
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
 from app import db, diagnosis, errors, queue
 from app.diagnosis import Finding
-from app.flows import worker
+from app.flows import engine, sweep, work, worker
 from app.flows.signs import Marks
 from app.models.orm import new_id
 from app.models.workflow import Worker
@@ -20,7 +22,9 @@ from app.steps import Ok
 from app.store import workers
 from app.store.workflows import NOW, seconds
 from tests.flows.conftest import Script, make, perform
+from tests.store.conftest import workflow
 
+WELL = "takes what is due"
 LONG_DUE = {"due_at": NOW - seconds(60), "wake_at": NOW - seconds(60)}
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -30,7 +34,7 @@ class Life:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.messages = 1
+        self.waiting = {"claim": 1}
         self.sweep: Callable[[], bool] | None = lambda: False
 
     def goes_on(self, seconds: int, each: Callable[[], Any] = lambda: None) -> None:
@@ -45,7 +49,7 @@ class Life:
 @pytest.fixture
 def life(monkeypatch: pytest.MonkeyPatch) -> Life:
     lived = Life()
-    monkeypatch.setattr(queue, "waiting", lambda: {"claim": lived.messages})
+    monkeypatch.setattr(queue, "waiting", lambda: {**dict.fromkeys(queue.KEYS, 0), **lived.waiting})
     monkeypatch.setattr(worker, "marks", Marks(lambda: lived.seconds))
     worker.marks.begin()
     worker.beat()
@@ -75,7 +79,7 @@ def told() -> tuple[bool, str]:
 
 def test_a_worker_without_work_has_nothing_to_do_for_however_long(life: Life) -> None:
     life.goes_on(100)
-    assert told() == (True, "nothing to do")
+    assert told() == (True, WELL)
 
 
 def test_a_worker_whose_sweep_hangs_is_named_while_its_heart_beats(
@@ -84,23 +88,51 @@ def test_a_worker_whose_sweep_hangs_is_named_while_its_heart_beats(
     aside.submit(worker._round, hang)
     life.sweep = None
     life.goes_on(29)
-    assert told() == (True, "nothing to do")
+    assert told() == (True, WELL)
     life.goes_on(2)
     assert told() == (False, "its sweep has not ended a round for 31 s")
 
 
-def test_a_sweep_that_fails_has_not_hung(life: Life) -> None:
+def rounds_that_raise(error: Exception) -> Callable[[], None]:
     def failing() -> bool:
-        raise ZeroDivisionError
-
-    life.sweep = None
+        raise error
 
     def each() -> None:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(type(error)):
             worker._round(failing)
 
-    life.goes_on(40, each)
-    assert told() == (True, "nothing to do")
+    return each
+
+
+def test_a_sweep_that_fails_every_time_is_named(life: Life) -> None:
+    life.sweep = None
+    life.goes_on(31, rounds_that_raise(ZeroDivisionError()))
+    assert told() == (False, "its sweep has not ended a round for 31 s")
+
+
+def test_a_sweep_that_cannot_reach_postgres_is_no_fault_of_the_worker(life: Life) -> None:
+    life.sweep = None
+    life.goes_on(40, rounds_that_raise(OperationalError("", {}, Exception())))
+    assert told() == (True, WELL)
+
+
+def test_a_sweep_that_waits_for_many_locks_one_after_the_other_has_not_hung(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def waits(*_: Any) -> None:
+        for _second in range(5):
+            life.seconds += 1
+            worker.beat()
+        seen.append(told()[0])
+        raise OperationalError("", {}, Exception())
+
+    monkeypatch.setattr(sweep, "_poisoned", waits)
+    for _ in range(8):
+        make(worker=new_id(), crashes=sweep.POISONED_AFTER_CRASHES - 1)
+    sweep._take_away()
+    assert seen == [True] * 8
 
 
 def test_a_worker_that_takes_nothing_is_named_when_work_has_waited_all_the_time(life: Life) -> None:
@@ -108,7 +140,75 @@ def test_a_worker_that_takes_nothing_is_named_when_work_has_waited_all_the_time(
     life.goes_on(29)
     assert told()[0]
     life.goes_on(2)
-    assert told() == (False, "has taken nothing for 31 s, though work is due")
+    assert told() == (False, "has taken no claim for 31 s, though one is due")
+
+
+def test_work_of_one_kind_hides_nobody_who_takes_none_of_another(life: Life, script: Script) -> None:
+    workflow(kind="notification", **LONG_DUE)
+    life.waiting = {queue.key("notification", queue.Rank.NEW): 32}
+    life.goes_on(29, lambda: perform(make()))
+    assert told()[0]
+    life.goes_on(2, lambda: perform(make()))
+    assert told() == (False, "has taken no notification for 31 s, though one is due")
+
+
+def test_what_waits_of_one_kind_is_not_held_against_those_whose_messages_are_read(life: Life, script: Script) -> None:
+    workflow(kind="notification", **LONG_DUE)
+    make(**LONG_DUE)
+    life.goes_on(40, lambda: perform(make()))
+    assert told() == (True, WELL)
+
+
+def test_no_row_is_looked_for_of_a_kind_that_was_at_work_lately(
+    life: Life, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+    monkeypatch.setattr(workers, "long_due", lambda _, kinds, again: asked.append(kinds) or set())
+    life.goes_on(20, lambda: perform(make()))
+    assert asked == []
+    life.goes_on(11)
+    assert asked == [{"claim"}]
+
+
+@pytest.fixture
+def task(environment: dict[str, str]) -> Callable[[], Any]:
+    """A message is read, and its task runs."""
+    create = importlib.import_module("tasks.claims").create_claim
+    return lambda: create(str(new_id()))
+
+
+@pytest.fixture
+def failing_task(task: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def fails(*_: Any) -> bool:
+        raise ZeroDivisionError
+
+    def run() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "perform", fails)
+            with pytest.raises(ZeroDivisionError):
+                task()
+
+    return run
+
+
+def test_a_worker_that_reads_every_message_and_fails_is_named(
+    life: Life, task: Callable[[], Any], failing_task: Callable[[], None]
+) -> None:
+    make(**LONG_DUE)
+    life.waiting = {}
+    life.goes_on(31, failing_task)
+    assert told() == (False, "has taken no claim for 31 s, though one is due")
+    task()
+    life.goes_on(1)
+    assert told() == (True, WELL)
+
+
+def test_a_task_that_failed_is_held_against_nobody_once_nothing_is_due(
+    life: Life, failing_task: Callable[[], None]
+) -> None:
+    life.waiting = {}
+    life.goes_on(40, failing_task)
+    assert told() == (True, WELL)
 
 
 def test_a_worker_whose_threads_are_stuck_is_at_work_for_as_long_as_its_lease_lasts(
@@ -122,7 +222,21 @@ def test_a_worker_whose_threads_are_stuck_is_at_work_for_as_long_as_its_lease_la
     life.goes_on(65 + 29)
     assert told()[0]
     life.goes_on(2)
-    assert told() == (False, "has taken nothing for 31 s, though work is due")
+    assert told() == (False, "has taken no claim for 31 s, though one is due")
+
+
+def test_a_verb_of_many_calls_is_at_work_as_long_as_it_renews_its_lease(
+    life: Life, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calls(_: Any, leased: work.LeasedWork) -> Ok:
+        life.goes_on(100, leased.renew)
+        assert told() == (True, WELL)
+        return Ok()
+
+    monkeypatch.setattr(work, "_RENEW_EVERY_SECONDS", 0)
+    script.answers["create.do"] = [calls]
+    make(**LONG_DUE)
+    assert perform(make())
 
 
 def test_a_worker_that_is_held_to_a_rate_limit_is_not_named(life: Life, script: Script) -> None:
@@ -136,9 +250,7 @@ def test_a_worker_that_is_held_to_a_rate_limit_is_not_named(life: Life, script: 
 
     make(**LONG_DUE)
     life.goes_on(100, each)
-    assert told() == (True, "takes work: last step 0.0 s ago")
-    life.goes_on(20, each)
-    assert told() == (True, "takes work: last step 20.0 s ago")
+    assert told() == (True, WELL)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +268,14 @@ def test_what_is_not_to_be_taken_now_keeps_nobody_from_having_nothing_to_do(
 ) -> None:
     make(**put_off)
     life.goes_on(40)
-    assert told() == (True, "nothing to do")
+    assert told() == (True, WELL)
 
 
 def test_what_the_sweep_leaves_as_rows_for_an_upstreams_sake_is_held_against_nobody(life: Life) -> None:
     make(**LONG_DUE)
-    life.messages = 0
+    life.waiting = {}
     life.goes_on(40)
-    assert told() == (True, "nothing to do")
+    assert told() == (True, WELL)
 
 
 def test_without_redis_who_does_not_sweep_has_nothing_to_do(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +285,7 @@ def test_without_redis_who_does_not_sweep_has_nothing_to_do(life: Life, monkeypa
     make(**LONG_DUE)
     monkeypatch.setattr(queue, "waiting", away)
     life.goes_on(40)
-    assert told() == (True, "nothing to do")
+    assert told() == (True, WELL)
 
 
 def test_what_was_not_done_while_stopped_or_without_postgres_is_no_sign(life: Life) -> None:
@@ -198,7 +310,7 @@ def test_the_doctor_names_who_does_nothing_on_any_host(life: Life) -> None:
     make(**LONG_DUE)
     life.goes_on(31)
     found = {one.what: one for one in diagnosis.run()}["workers"]
-    wrong = f"process {os.getpid()} on {socket.gethostname()}: has taken nothing for 31 s, though work is due"
+    wrong = f"process {os.getpid()} on {socket.gethostname()}: has taken no claim for 31 s, though one is due"
     assert (found.ok, found.detail) == (False, f"1 alive; {wrong}")
     assert "restart it" in found.remedy
 
@@ -237,9 +349,9 @@ def test_a_process_that_is_silent_is_named() -> None:
 
 
 def test_of_several_that_had_the_pid_the_last_one_counts() -> None:
-    only(started_at=NOW - seconds(100), swept_at=NOW - seconds(90), spare_at=NOW - seconds(90))
-    here(swept_at=NOW, spare_at=NOW)
-    assert told() == (True, "nothing to do")
+    only(started_at=NOW - seconds(100), swept_at=NOW - seconds(90), idle_at=NOW - seconds(90))
+    here(swept_at=NOW, idle_at=NOW)
+    assert told() == (True, WELL)
 
 
 @pytest.mark.parametrize("columns", [{"pid": 2**22 + 1}, {"host": "elsewhere"}], ids=["ended", "of another host"])

@@ -294,6 +294,30 @@ def test_no_more_are_under_way_than_the_upstream_takes(script: Script, broker: r
     assert sent(broker) == claims[:2]
 
 
+@pytest.mark.parametrize(("takes", "why"), [(2, queue.UPSTREAM), (9, queue.FULL)])
+def test_everybody_is_told_why_more_waits(
+    script: Script, flow_of: Change, monkeypatch: pytest.MonkeyPatch, takes: int, why: str
+) -> None:
+    flow_of(pace=lambda: Pace(takes))
+    monkeypatch.setattr(queue, "MOST_WAITING", 3)
+    for _ in range(4):
+        make()
+    sweep.sweep()
+    assert queue.backlogs() == {"claim": why}
+
+
+def test_where_the_queue_is_full_that_is_the_reason_whatever_the_upstream_takes(
+    script: Script, broker: redis.Redis, flow_of: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MOST_WAITING", 3)
+    for _ in range(4):
+        make()
+    sweep.sweep()
+    flow_of(pace=lambda: Pace(1))
+    sweep.sweep()
+    assert queue.backlogs() == {"claim": queue.FULL}
+
+
 def test_calls_on_their_way_have_passed_the_limit_and_count_only_as_being_under_way(
     script: Script, broker: redis.Redis, flow_of: Change
 ) -> None:

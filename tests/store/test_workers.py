@@ -1,5 +1,6 @@
 """Heartbeats, and what a worker leaves."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -54,3 +55,30 @@ def test_workers_long_silent_are_forgotten_unless_they_hold_something() -> None:
         left = {row.id for row in session.query(Worker).all()}
     assert {living, holding} <= left
     assert gone not in left
+
+
+# Work that is long due
+
+
+def long_due(*kinds: str) -> set[str]:
+    with db.transaction() as session:
+        return workers.long_due(session, kinds, again=5)
+
+
+def test_of_each_kind_it_is_told_whether_work_is_long_due_whoever_waits_before_it() -> None:
+    for age in range(60, 50, -1):
+        workflow(due_at=NOW - seconds(age), wake_at=NOW - seconds(age))
+    workflow(kind="notification", due_at=NOW - seconds(11), wake_at=NOW + seconds(4))
+    workflow(kind="claim-callback", due_at=NOW - seconds(9), wake_at=NOW - seconds(9))
+    workflow(kind="declaration", due_at=NOW - seconds(60), wake_at=NOW - seconds(60))
+    assert long_due("claim", "notification", "claim-callback") == {"claim", "notification"}
+
+
+@pytest.mark.parametrize(
+    "not_free",
+    [{"worker": new_id()}, {"for_release": "another"}, {"wake_at": NOW + seconds(6)}],
+    ids=["held", "kept for a release", "put off"],
+)
+def test_what_nobody_may_take_now_is_not_long_due(not_free: dict[str, Any]) -> None:
+    workflow(**{"due_at": NOW - seconds(60), "wake_at": NOW - seconds(60), **not_free})
+    assert long_due("claim") == set()
