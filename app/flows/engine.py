@@ -70,6 +70,7 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
     step = flow.step_named(step_name)
     seen = _take(flow, step, workflow_id)
     if seen is None:
+        _offer_again(workflow_id)
         return False
     if seen.crashes < worker.SUSPECT_AFTER_CRASHES:
         return _run(flow, step, seen)
@@ -81,6 +82,15 @@ def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
         return _run(flow, step, seen)
     finally:
         worker.suspects.release()
+
+
+def _offer_again(workflow_id: UUID) -> None:
+    """If it was left because another suspect runs here, the sweep is to offer it soon."""
+    if worker.suspects.locked():
+        with db.statements() as session:
+            seen = workflows.read(session, workflow_id)
+            if seen and seen.crashes >= worker.SUSPECT_AFTER_CRASHES:
+                workflows.wake(session, seen, after=_SUSPECT_WAITS_SECONDS)
 
 
 def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:

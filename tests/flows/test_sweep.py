@@ -477,6 +477,7 @@ def test_of_rows_whose_holders_died_twice_one_runs_at_a_time_and_nobody_else_wai
         return Ok()
 
     suspect, another, other = make(crashes=2), make(crashes=2), make()
+    write(another, wake_at=NOW + seconds(5))
     script.answers["create.do"] = [hangs]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(perform, suspect)
@@ -489,6 +490,8 @@ def test_of_rows_whose_holders_died_twice_one_runs_at_a_time_and_nobody_else_wai
         assert running.result(SECONDS)
     left = row(another)
     assert (left.state, left.worker, left.fence, left.crashes, left.attempt) == (S.APPOINTMENT_FOUND, None, 0, 2, 0)
+    with db.transaction() as session:
+        assert 0 < (left.wake_at - workflows.now(session)).total_seconds() <= 1
     assert perform(another)
 
 

@@ -149,7 +149,7 @@ def days(number: int) -> tuple[str, str]:
 
 # Choosing
 
-CLAIMS, DECLARATIONS = 0.14, 0.36  # of the workflows
+CLAIMS, DECLARATIONS = 0.155, 0.39  # of the workflows
 BECOME_WORKFLOWS = 0.83  # of the changes; a second replacement of a day is none, nor what is refused
 
 
