@@ -63,9 +63,11 @@ def _lines(texts: Iterable[str]) -> str:
 
 def recovered(console: Console, recovery: Recovery) -> None:
     """What killed workers held, and how long it lay still."""
-    judged = [one for one in recovery.spells if not one.disturbed]
+    judged = recovery.judged
+    suspects = [one for one in recovery.spells if one.suspect and not one.disturbed]
     kinds = {kind: [one for one in judged if one.kind == kind] for kind in sorted({one.kind for one in judged})}
-    for name, spells in {"all": recovery.spells, "with all else well": judged, **kinds}.items():
+    named = {"all": recovery.spells, "with all else well": judged, **kinds, "suspects, one at a time": suspects}
+    for name, spells in named.items():
         if spells:
             console.print(f"recovery, {name}: {len(spells)} rows, {_spread(spells)}")
     console.print(
