@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psycopg
 
-MOST_OPEN = 60  # of a kind: the callers wait while so many are under way, so that the load is steady
+MOST_OPEN = 40  # of a kind: the callers wait while so many are under way, so that the load is steady
 STUCK_SECONDS = 120.0  # without an end of any workflow
 TOLD_SECONDS, _LOOK_SECONDS, _RATE_SECONDS = 15.0, 0.5, 60.0
 _COUNT = """
