@@ -44,8 +44,7 @@ def test_ok_moves_the_row_frees_the_lease_and_lets_the_chain_go_on(script: Scrip
     assert (after.state, after.worker, after.intent, after.in_doubt) == (S.CREATED, None, None, False)
     assert moves(claim) == [(S.APPOINTMENT_FOUND, S.CREATED)]
     assert perform(claim, "add") is False  # the last step: nothing follows
-    finished = row(claim)
-    assert (finished.state, finished.due_at, finished.wake_at) == (S.EXPENSED, finished.due_at, finished.wake_at)
+    assert row(claim).state == S.EXPENSED
 
 
 def test_a_doubled_late_or_forged_message_does_nothing(script: Script) -> None:
