@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -30,7 +31,6 @@ _TOO_LATE = Failure(
     code="deadline-exceeded", http_status=504, message="The deadline passed while waiting for the upstream."
 )
 _POSTGRES_BACK_SECONDS = 1.0
-_SUSPECT_WAITS_SECONDS = 1.0
 _LATE = {"rate-limited": Failure(code="rate-limited", http_status=429, message="The upstream allows no more calls.")}
 
 
@@ -63,37 +63,31 @@ def run(workflow_id: UUID) -> None:
 def perform(kind: str, step_name: str, workflow_id: UUID) -> bool:
     """Take the workflow if it is free, due and at this step, and run the step. True: the next step may follow.
 
-    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. Of the rows whose holders
-    died again and again one runs at a time: another is left, or put back, to be offered again.
+    Safe to call twice, late, or for anything at all: with nothing to take, nothing happens. Rows whose holders died
+    again and again run one at a time, and the sweep offers their next steps.
     """
     flow = lines.FLOWS[kind]
     step = flow.step_named(step_name)
-    seen = _take(flow, step, workflow_id)
-    if seen is None:
-        _offer_again(workflow_id)
-        return False
-    if seen.crashes < worker.SUSPECT_AFTER_CRASHES:
+    seen = _take(flow, step, workflow_id, fewer_crashes_than=worker.SUSPECT_AFTER_CRASHES)
+    if seen:
         return _run(flow, step, seen)
-    if not worker.suspects.acquire(blocking=False):
-        with db.transaction() as session:
-            workflows.release(session, seen, after=_SUSPECT_WAITS_SECONDS, attempt=seen.attempt)
-        return False
-    try:
-        return _run(flow, step, seen)
-    finally:
-        worker.suspects.release()
+    if _is_suspect(workflow_id):
+        worker.suspects.run(workflow_id, partial(_run_suspect, flow, step, workflow_id))
+    return False
 
 
-def _offer_again(workflow_id: UUID) -> None:
-    """If it was left because another suspect runs here, the sweep is to offer it soon."""
-    if worker.suspects.locked():
-        with db.statements() as session:
-            seen = workflows.read(session, workflow_id)
-            if seen and seen.crashes >= worker.SUSPECT_AFTER_CRASHES:
-                workflows.wake(session, seen, after=_SUSPECT_WAITS_SECONDS)
+def _is_suspect(workflow_id: UUID) -> bool:
+    with db.statements() as session:
+        seen = workflows.read(session, workflow_id)
+    return bool(seen and seen.crashes >= worker.SUSPECT_AFTER_CRASHES)
 
 
-def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
+def _run_suspect(flow: Flow, step: Step[Any], workflow_id: UUID) -> None:
+    if seen := _take(flow, step, workflow_id, fewer_crashes_than=workflows.ANY_NUMBER):
+        _run(flow, step, seen)
+
+
+def _take(flow: Flow, step: Step[Any], workflow_id: UUID, *, fewer_crashes_than: int) -> Seen | None:
     if worker.stopping():
         return None
     with db.statements() as session:
@@ -105,7 +99,7 @@ def _take(flow: Flow, step: Step[Any], workflow_id: UUID) -> Seen | None:
             worker=worker.incarnation(),
             release=worker.release(),
             lease=flow.policy().lease,
-            fewer_crashes_than=worker.SUSPECT_AFTER_CRASHES if worker.suspects.locked() else workflows.ANY_NUMBER,
+            fewer_crashes_than=fewer_crashes_than,
         )
     if seen:
         boundaries.reach(step.name, boundaries.TAKEN)

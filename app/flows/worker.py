@@ -25,8 +25,27 @@ SUSPECT_AFTER_CRASHES = 2  # a row whose holders died so often: the next death m
 log = structlog.get_logger("worker")
 _stopping = threading.Event()
 marks = Marks()
-# Of the suspects one runs at a time in a process, so that a death is the doing of that one. Nobody else waits for it.
-suspects = threading.Lock()
+
+
+class _Alone:
+    """Runs what it is given one at a time, and nobody waits: who comes while one runs leaves his to that runner."""
+
+    def __init__(self) -> None:
+        self._runs = threading.Lock()
+        self._waiting: dict[UUID, Callable[[], object]] = {}
+
+    def run(self, workflow_id: UUID, action: Callable[[], object]) -> None:
+        """Run it now, or have it run after those that came before; once, however often it is given meanwhile."""
+        self._waiting[workflow_id] = action
+        while self._waiting and self._runs.acquire(blocking=False):
+            try:
+                for one in list(self._waiting):
+                    self._waiting.pop(one)()
+            finally:
+                self._runs.release()
+
+
+suspects = _Alone()  # so that a death is the doing of the one that ran
 
 
 class _Pulse:

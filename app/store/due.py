@@ -13,6 +13,7 @@ from app.models.workflow import Move, Worker
 from app.store.workflows import _SEEN, NOW, Seen, W, seconds
 
 _SWEEP_LOCK = 7_301_001
+_SOON_SECONDS = 2.0
 _CONNECTED = table("pg_stat_activity", column("pid"))
 
 
@@ -100,7 +101,8 @@ _DUE = text("""
         WHERE place <= CASE WHEN must THEN room ELSE most END AND w.wake_at <= clock_timestamp() AND w.worker IS NULL
         FOR UPDATE OF w SKIP LOCKED
     )
-    UPDATE workflows SET wake_at = clock_timestamp() + make_interval(secs => :again)
+    UPDATE workflows
+    SET wake_at = clock_timestamp() + make_interval(secs => CASE WHEN crashes > 0 THEN :soon ELSE :again END)
     FROM free WHERE workflows.id = free.id
     RETURNING workflows.id, kind, state, priority, place, new, first
 """)
@@ -138,7 +140,8 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
     a stop is asked for), then round robin over clients in random order (where one may go at a time, all have the same
     chance of being next), each client's begun ones first and then its oldest move.
 
-    They are looked at again in `again` seconds unless somebody takes them.
+    They are looked at again in `again` seconds unless somebody takes them; in 2 where a holder has died, for who has
+    the message may die as well, and they have waited already.
     """
     asked = [one for one in wanted if one.room > 0]
     if not asked:
@@ -151,7 +154,7 @@ def pick_due(session: Session, wanted: Sequence[Wanted], *, again: float) -> lis
         "mosts": [one.most for one in asked],
         "probings": [one.probing for one in asked],
     }
-    rows = session.execute(_DUE, {**given, "again": again}).all()
+    rows = session.execute(_DUE, {**given, "again": again, "soon": min(again, _SOON_SECONDS)}).all()
     ordered = sorted(rows, key=lambda row: (row.priority, row.place))
     return [Due(row.id, row.kind, row.state, row.priority, row.new, row.first) for row in ordered]
 

@@ -47,8 +47,8 @@ def world(
     made = World(upstreams, redis.Redis.from_url(config.settings().redis_url))
     monkeypatch.setattr(worker, "incarnation", lambda: made.worker)
     monkeypatch.setattr(worker, "release", lambda: made.of_release)
-    never_busy = SimpleNamespace(locked=lambda: False, acquire=lambda **_: True, release=lambda: None)
-    monkeypatch.setattr(worker, "suspects", never_busy)  # each holder is a process of its own
+    of_its_own = SimpleNamespace(run=lambda _, action: action())
+    monkeypatch.setattr(worker, "suspects", of_its_own)  # each holder is a process of its own
     monkeypatch.setattr(work, "_boottime", made.boottime)
     monkeypatch.setattr(dispatch, "send", made.keep_message)
     monkeypatch.setattr(claim_steps, "_READ_AGAIN_SECONDS", 0.0)

@@ -224,6 +224,14 @@ def test_what_is_picked_is_looked_at_again_later() -> None:
     assert pick() == []
 
 
+def test_what_lost_its_holder_is_looked_at_again_sooner() -> None:
+    """Who has the message may be dead as well."""
+    row = due_since(10, crashes=1)
+    assert pick() == [row]
+    assert 1 < until(columns(row)["wake_at"]) <= 2
+    assert pick() == []
+
+
 def test_one_transaction_sweeps_at_a_time() -> None:
     holds, may_end = threading.Event(), threading.Event()
 
