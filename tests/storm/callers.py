@@ -36,14 +36,16 @@ class Rotation:
 
 class Callers:
     """Places the orders one by one, those of a kind in turn and while there is `room` for it, in threads that end with
-    the last one, or when told to.
+    the last one, or when told to; each of the THREADS rests between two orders, for `rest` seconds in the mean.
 
     `troubles`: how often a request was not answered as it should be, by what came instead: a status of 5xx, REFUSED, or
     the error that broke it off.
     """
 
-    def __init__(self, at: Rotation, key: str, orders: Sequence[Order], *, room: Callable[[str], bool]) -> None:
-        self._at, self._key, self._room = at, key, room
+    def __init__(
+        self, at: Rotation, key: str, orders: Sequence[Order], *, room: Callable[[str], bool], rest: float = 0
+    ) -> None:
+        self._at, self._key, self._room, self._rest = at, key, room, rest
         self._orders: dict[str, deque[Order]] = {}
         for order in orders:
             self._orders.setdefault(order.kind, deque()).append(order)
@@ -79,6 +81,7 @@ class Callers:
                     self._place(order, session, dice)
                 except BaseException as error:  # noqa: BLE001 - told at the end
                     self.broken.append(error)
+                self._closed.wait(dice.uniform(0, 2 * self._rest))
 
     def _next_order(self, dice: random.Random) -> Order | None:
         while not self._closed.is_set():

@@ -23,9 +23,9 @@ class Pace:
     `kinds`: the rows by kind. `open`: those somebody has to work at; a declaration not paid for waits for its caller.
     """
 
-    def __init__(self, url: str, *, target: int, say: Callable[[str], None], most_open: int = MOST_OPEN) -> None:
-        """`target`: so many workflows or more will there be in the end. `most_open` of a kind at a time."""
-        self._url, self._target, self._say, self._most_open = url, target, say, most_open
+    def __init__(self, url: str, *, target: int, say: Callable[[str], None]) -> None:
+        """`target`: so many workflows or more will there be in the end."""
+        self._url, self._target, self._say = url, target, say
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pace", daemon=True)
         self._last_end = self._told = time.monotonic()
@@ -45,7 +45,7 @@ class Pace:
 
     def room(self, kind: str) -> bool:
         """Whether callers may ask for more of it."""
-        return self.open[kind] < self._most_open
+        return self.open[kind] < MOST_OPEN
 
     @property
     def stuck(self) -> bool:

@@ -27,7 +27,7 @@ SECONDS, EVERY_SECONDS = 300.0, 20.0
 WORKFLOWS = 20_000  # more than are asked for in that time
 WEBS = 2
 OTHERS = {"worker": 2, "beat": 2, "flower": 1}
-MOST_OPEN = 2  # of a kind: on two cores, seven starts in 20 s take most of the time
+REST_SECONDS = 20.0  # of each caller: three orders a second leave two cores the time for seven starts in 20 s
 _DEREGISTERED_SECONDS = 1.0  # between the balancer's last request to an instance and its SIGTERM
 _STARTED = {"worker": " ready.", "beat": "beat: Starting", "flower": "Visit me at"}
 _END_SECONDS = 19.0  # what ended later was killed by `Installation.stop`
@@ -127,7 +127,7 @@ def _is_ready(url: str) -> bool:
 def rolling(on: Installation, asked: argparse.Namespace) -> int:
     """Restarts for SECONDS; 0 if nobody noticed."""
     say = entry.Clock()
-    trial = Trial(on, asked.seed, asked.workflows, say, at=[], most_open=MOST_OPEN)
+    trial = Trial(on, asked.seed, asked.workflows, say, at=[], rest=REST_SECONDS)
     fleet = Fleet(trial)
     try:
         trial.prepare()

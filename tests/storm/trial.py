@@ -17,7 +17,7 @@ from tests.storm import claims, declarations, orders, upstreams, vouchers
 from tests.storm.accounts import MISSING, WORKFLOWS, Account, Row
 from tests.storm.callers import Callers, Rotation
 from tests.storm.orders import VOUCHERS, Claim, Declaration, Order, Subscription
-from tests.storm.pace import MOST_OPEN, Pace
+from tests.storm.pace import Pace
 from tests.storm.sent import Sent
 
 _UNFINISHED = """
@@ -39,16 +39,16 @@ class Trial:
         say: Callable[[str], None],
         *,
         at: Sequence[str],
-        most_open: int = MOST_OPEN,
+        rest: float = 0,
     ) -> None:
-        """`at`: where the API is, unless the rotation is told later."""
+        """`at`: where the API is, unless the rotation is told later. `rest`: that of each caller between two orders."""
         self.dice = random.Random(seed)
         self.orders: list[Order] = orders.chosen(self.dice, seed, workflows)
         self.on, self._say = on, say
         self.key = on.client("storm", *_SCOPES)
         self.rotation = Rotation(at)
-        self.pace = Pace(on.postgres.url, target=workflows, say=say, most_open=most_open)
-        self.callers = Callers(self.rotation, self.key, self.orders, room=self.pace.room)
+        self.pace = Pace(on.postgres.url, target=workflows, say=say)
+        self.callers = Callers(self.rotation, self.key, self.orders, room=self.pace.room, rest=rest)
         self.sent = Sent(lambda path: on.control("GET", path))
         self.unfinished: list[str] = []
         self.faults: dict[str, int] = {}
