@@ -229,9 +229,9 @@ def ask(session: Session, seen: Seen, what: str) -> bool:
     return _write(session, seen, _DOUBTED[seen.in_doubt], asked=what)
 
 
-def wake(session: Session, seen: Seen, *, after: float = 0) -> None:
-    """Let the sweep look at this free and due row in so many seconds: no message is on its way."""
-    _write(session, seen, *_UNWATCHED, wake_at=updates.In(after))
+def wake(session: Session, seen: Seen) -> None:
+    """Let the sweep look at this free and due row at once: no message is on its way."""
+    _write(session, seen, *_UNWATCHED, wake_at=NOW)
 
 
 def save(session: Session, table: type[Workflow], workflow_id: UUID, values: Mapping[str, Any]) -> None:
