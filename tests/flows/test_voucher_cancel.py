@@ -13,7 +13,7 @@ from app.store import vouchers as records
 from app.store import workflows
 from sandbox import Sandbox
 from tests.flows import voucher_play as play
-from tests.flows.conftest import row, seen
+from tests.flows.conftest import row, seen, write
 from tests.flows.voucher_play import SUB, asked, cancel, carry, carry_first, create, jobs, made, plant, short
 
 __all__ = ["jobs", "short"]  # fixtures, used by their names
@@ -64,6 +64,20 @@ def test_the_day_sent_is_the_one_before_the_first_without_voucher(
     assert (done.state, done.answer) == (S.SUCCEEDED, DONE)
     assert asked(upstreams, CANCEL) == [{"SubscriptionId": SUB, "LastActiveDay": last}]
     assert play.voucher().cancel_on == day
+
+
+def test_what_a_create_given_up_never_made_is_cancelled_without_a_call(upstreams: Sandbox) -> None:
+    """Once a look has shown that it is not there; before, nobody knows, and a cancel looks."""
+    upstreams.fault("create-voucher", "drop-before", times=1)
+    upstreams.fault(GET, "status", status=500, times=1)
+    given_up, replaced, cancelled = create(), play.replace(), cancel(FAR)
+    play.once(given_up)
+    with db.transaction() as session:
+        write(given_up, deadline_at=workflows.now(session))
+    assert carry(given_up).state == S.UNRESOLVED
+    assert carry(replaced).outcome_code == "not-live"
+    done = carry(cancelled)
+    assert (done.state, done.answer, asked(upstreams, CANCEL)) == (S.SUCCEEDED, DONE, [])
 
 
 def test_until_its_day_a_cancelled_voucher_is_active(upstreams: Sandbox, there: None) -> None:

@@ -29,11 +29,12 @@ LOST_SENDS, DIED, REFUSED_IN_DOUBT = "limit of lost sends", "third death in a ro
 
 @dataclass(frozen=True)
 class Wrong:
-    """One thing that is not as it must be. `workflow`: its id, or what is known of it."""
+    """One thing that is not as it must be. `workflow`: its id, or what is known of it; `rows`: whose timelines tell."""
 
     kind: str
     workflow: str
     says: str
+    rows: tuple[str, ...] = ()
 
 
 @dataclass

@@ -91,7 +91,8 @@ def wrongs(console: Console, on: Installation, told: Sequence[Account]) -> None:
     found = [wrong for one in told for wrong in one.wrong]
     for wrong in found:
         console.print(f"[bold red]{wrong.kind}[/] {wrong.workflow}: {wrong.says}")
-    concerned = dict.fromkeys(wrong.workflow for wrong in found if len(wrong.workflow) == _UUID_LENGTH)
+    named = (one for wrong in found for one in (wrong.rows or [wrong.workflow]))
+    concerned = dict.fromkeys(one for one in named if len(one) == _UUID_LENGTH)
     for workflow in list(concerned)[:_MOST_TIMELINES]:
         timeline(console, on, workflow)
 

@@ -193,6 +193,7 @@ CREATED, REPLACED = operation("create"), operation("replace", number=2)
 LOST = operation("replace", "unresolved", number=2, in_doubt=True, outcome_code="outcome-unknown")
 NOT_LIVE = operation("replace", "rejected", number=2, outcome_code="not-live")
 DIED = operation("create", "failed", crashed=True, deaths=3, outcome_code="crashed")
+CANCELLED = operation("cancel", number=2)
 OVER = operation("replace", "rejected", number=3, outcome_code="already-replaced")
 
 
@@ -215,6 +216,9 @@ OVER = operation("replace", "rejected", number=3, outcome_code="already-replaced
         ([CREATED, CREATED | {"id": 2}], imovo(replacements=0), "60", ["duplicates"]),
         ([CREATED, NOT_LIVE], imovo(replacements=0), "60", ["missing"]),
         ([DIED, NOT_LIVE], NOTHING, "", []),
+        ([DIED, CANCELLED], NOTHING, "", []),
+        ([DIED, CANCELLED], imovo(replacements=0), "", ["missing", "orphans"]),
+        ([CREATED, CANCELLED], imovo(replacements=0), "", ["missing"]),
         ([], NOTHING, "", ["missing"]),
     ],
 )

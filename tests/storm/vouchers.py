@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tests.storm.accounts import DIED, DUPLICATE, IN_DOUBT, LOST_SENDS, MISSING, ORPHAN, Account, Row, by, was_given_up
@@ -31,7 +32,7 @@ def account(
     told, of, at = Account("vouchers"), by(rows, "subscription_id"), _by_subscription(ledger)
     live = _live(ledger)
     for order in orders:
-        own = of.get(order.id, [])
+        own, so_far = of.get(order.id, []), len(told.wrong)
         _accepted(told, order, own)
         _compare(told, order.id, own, at.pop(order.id, Effects()))
         recorded = sum(row["sends"] for row in own)
@@ -39,6 +40,8 @@ def account(
             told.add(ORPHAN, order.id, f"{sent[order.id]} calls with effects, {recorded} sends were recorded")
         if not any(row["state"] == "unresolved" for row in own):
             _codes(told, order.id, own, live.get(order.id, {}), shown.get(order.id))
+        ids = tuple(str(row["id"]) for row in own)
+        told.wrong[so_far:] = [replace(wrong, rows=ids) for wrong in told.wrong[so_far:]]
     for subscription in at:
         told.add(ORPHAN, subscription, "i-Movo has effects for a subscription that nobody asked for")
     return told
@@ -64,7 +67,7 @@ def _compare(told: Account, subscription: str, own: Sequence[Row], found: Effect
         if was_given_up(row):
             told.give_up(row, DIED)
         if row["state"] == "succeeded":
-            expected |= Effects(_effects(row))  # a create or cancel that found it done has no effect of its own
+            expected |= _left(row, own, found)  # a create or cancel that found it done has no effect of its own
         elif row["state"] == "unresolved" and _may_be_unresolved(row):
             told.given_up.setdefault(str(row["id"]), LOST_SENDS)
             open_ones |= Effects(_effects(row))
@@ -78,6 +81,14 @@ def _compare(told: Account, subscription: str, own: Sequence[Row], found: Effect
         told.counted(
             effect[0], f"{subscription} {' '.join(effect[1:])}", found=found[effect] - spare, expected=expected[effect]
         )
+
+
+def _left(row: Row, own: Sequence[Row], found: Effects) -> Effects:
+    """What a succeeded operation left; a cancel nothing, where the create was given up and made no voucher."""
+    given_up = any(was_given_up(one) for one in own if one["operation"] == "create")
+    if row["operation"] == "cancel" and given_up and not found["vouchers",]:
+        return Effects()
+    return Effects(_effects(row))
 
 
 def _effects(row: Row) -> list[tuple[str, ...]]:
