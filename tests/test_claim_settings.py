@@ -49,10 +49,10 @@ def test_find_and_settle_seconds_set_the_times_of_the_look_ups(
 ) -> None:
     set_settings(TRAVEL_PAY_FIND_SECONDS=20, TRAVEL_PAY_SETTLE_SECONDS=200)
     claim_id = lose_create(upstreams)
-    assert 18 < due_in(claim_id) <= 20
+    assert 10 < due_in(claim_id) <= 20
     pass_the_time(claim_id)
     engine.run(claim_id)
-    assert 170 < due_in(claim_id) < 182
+    assert 150 < due_in(claim_id) < 182
 
 
 def test_attempts_and_back_off_set_how_often_and_when_a_step_is_repeated(
@@ -61,7 +61,7 @@ def test_attempts_and_back_off_set_how_often_and_when_a_step_is_repeated(
     set_settings(TRAVEL_PAY_MAX_ATTEMPTS=3, TRAVEL_PAY_BACKOFF_SECONDS=100, TRAVEL_PAY_BACKOFF_MAX_SECONDS=150)
     upstreams.fault("find-or-add", "status", status=500)
     claim_id = file_claim()
-    for low, high in ((78, 120), (118, 180)):
+    for low, high in ((70, 120), (110, 180)):
         engine.run(claim_id)
         assert low < due_in(claim_id) <= high
         pass_the_time(claim_id)
@@ -80,14 +80,14 @@ def test_attempts_and_back_off_set_how_often_and_when_a_step_is_repeated(
 def test_each_read_timeout_bounds_its_own_calls(
     *, quick: None, upstreams: Sandbox, set_settings: Set, variable: str, call: str
 ) -> None:
-    set_settings(**{"TRAVEL_PAY_READ_TIMEOUT": 5, "TRAVEL_PAY_AUTH_READ_TIMEOUT": 5, variable: 0.2})
-    upstreams.fault(call, "delay", seconds=0.7)
+    set_settings(**{"TRAVEL_PAY_READ_TIMEOUT": 20, "TRAVEL_PAY_AUTH_READ_TIMEOUT": 20, variable: 0.5})
+    upstreams.fault(call, "delay", seconds=1.5)
     claim_id = file_claim()
     engine.run(claim_id)
     assert row(claim_id).attempt == 1
     other = "find-or-add" if call == "veis-token" else "veis-token"
     upstreams.clear_faults()
-    upstreams.fault(other, "delay", seconds=0.7)
+    upstreams.fault(other, "delay", seconds=1.5)
     pass_the_time(claim_id)
     assert carry(claim_id).state == S.SUBMITTED
 
@@ -104,7 +104,7 @@ def test_the_rate_holds_further_calls_back(quick: None, upstreams: Sandbox, set_
 
 def test_the_deadline_is_that_of_its_variable(quick: None, upstreams: Sandbox, set_settings: Set) -> None:
     set_settings(TRAVEL_CLAIMS_DEADLINE_SECONDS=1_000)
-    assert 990 < seconds_left(file_claim()) <= 1_000
+    assert 970 < seconds_left(file_claim()) <= 1_000
 
 
 def test_the_variables_of_notify_set_how_a_text_is_tried(environment: Any, set_settings: Set) -> None:

@@ -407,7 +407,7 @@ expenses = st.lists(
     max_size=3,
 )
 bodies = st.dictionaries(st.sampled_from(MEMBERS) | texts, anything | expenses, max_size=8)
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @FUZZ

@@ -87,9 +87,10 @@ def waits(meanwhile, dispatched):
     ],
 )
 def test_who_waits_how_long_and_is_told_202(ask, waits, prefer, seconds, applied):
+    begun = time.monotonic()
     answer = create(ask, prefer=prefer)
     assert answer.status_code == 202
-    assert waits[0] == pytest.approx(seconds, abs=1)
+    assert seconds - (time.monotonic() - begun) <= waits[0] <= seconds
     assert answer.headers.get("Preference-Applied") == applied
     (operation,) = rows()
     assert operation.priority == (1 if seconds == 0 else 0)
@@ -121,7 +122,7 @@ def test_the_wait_ends_when_the_next_attempt_is_due_after_it(ask, dispatched):
     change(due_at=workflows.NOW + workflows.seconds(60))
     begun = time.monotonic()
     assert create(ask).status_code == 202
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20  # of 25
 
 
 def test_behind_another_operation_the_first_ones_next_attempt_counts(ask, dispatched):
@@ -129,7 +130,7 @@ def test_behind_another_operation_the_first_ones_next_attempt_counts(ask, dispat
     change(due_at=workflows.NOW + workflows.seconds(60))
     begun = time.monotonic()
     assert ask("POST", "/cancel", {"subscriptionId": SUB}).status_code == 202
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20  # of 25
     first, second = rows()
     assert (first.slot, second.slot) == (voucher_operations.slot_of(SUB), None)
     assert ask("GET", f"/operations/{second.id}").json["nextAttemptAt"] is None

@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 STALL_SECONDS = 0.5  # longer than a stalled worker may send after its intent, and than it may hold a transaction
 TRIES = 5
 QUICK = {
-    "TRAVEL_PAY_CONNECT_TIMEOUT": "1",
-    "TRAVEL_PAY_READ_TIMEOUT": "2",
-    "TRAVEL_PAY_AUTH_READ_TIMEOUT": "2",
-    "NOTIFY_TIMEOUT": "2",
+    "TRAVEL_PAY_CONNECT_TIMEOUT": "10",
+    "TRAVEL_PAY_READ_TIMEOUT": "20",
+    "TRAVEL_PAY_AUTH_READ_TIMEOUT": "20",
+    "NOTIFY_TIMEOUT": "20",
     "MDG_RATE_PER_SECOND": "1000",
     "IMOVO_RATE_PER_SECOND": "1000",
 }
@@ -77,7 +77,7 @@ class Parent:
 
     def close(self) -> None:
         self._to.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._from.close()
 
     def _tell(self, order: Any) -> None:

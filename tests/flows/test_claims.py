@@ -14,7 +14,7 @@ from app.models.notification import Notification
 from app.store import claims, clients, workflows
 from app.upstreams import travel_pay_access
 from sandbox import Sandbox
-from tests.flows.conftest import row, shift
+from tests.flows.conftest import IMPATIENT, row, shift
 
 S = states.Claim
 ICN = "1012667122V019349"
@@ -92,8 +92,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "429": {"fault": "rate-limit", "seconds": 5},
     "500": {"fault": "status", "status": 500},
     "502 with HTML": {"fault": "html"},
-    "no answer before the effect": {"fault": "hang-before", "seconds": 2},
-    "no answer after the effect": {"fault": "hang-after", "seconds": 2},
+    "no answer before the effect": {"fault": "hang-before"},
+    "no answer after the effect": {"fault": "hang-after"},
     "dropped before the effect": {"fault": "drop-before"},
     "dropped after the effect": {"fault": "drop-after"},
     "malformed JSON": {"fault": "malformed-json", "effect": False},
@@ -104,6 +104,13 @@ FAULTS: dict[str, dict[str, Any]] = {
     "401 once": {"fault": "refuse-401"},
     "409 once": {"fault": "contact-409"},
 }
+
+
+def limits(fault: str) -> dict[str, Any]:
+    """Of time, so that silence is soon a timeout."""
+    return IMPATIENT if FAULTS[fault]["fault"].startswith("hang") else {}
+
+
 CALLS = ("veis-token", "system-token", "find-or-add", "create-claim", "add-expense", "submit-claim")
 
 
@@ -118,8 +125,9 @@ def pairs(faults: Iterable[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("call", "fault"), pairs(FAULTS))
 def test_one_fault_of_one_call_is_survived_with_every_effect_once(
-    quick: None, upstreams: Sandbox, call: str, fault: str
+    quick: None, upstreams: Sandbox, set_settings: Callable[..., None], call: str, fault: str
 ) -> None:
+    set_settings(**limits(fault))
     upstreams.fault(call, **FAULTS[fault], times=1)
     done = carry(accept())
     assert (done.state, done.error) == (S.SUBMITTED, None)
@@ -150,7 +158,7 @@ ENDS = {
 def test_a_fault_that_stays_fails_the_claim_as_the_contract_says(
     quick: None, upstreams: Sandbox, set_settings: Callable[..., None], call: str, fault: str
 ) -> None:
-    set_settings(TRAVEL_PAY_MAX_ATTEMPTS=3, TRAVEL_CLAIMS_DEADLINE_SECONDS=7_200)
+    set_settings(TRAVEL_PAY_MAX_ATTEMPTS=3, TRAVEL_CLAIMS_DEADLINE_SECONDS=7_200, **limits(fault))
     upstreams.fault(call, **FAULTS[fault] | ({"seconds": 1_800} if fault == "429" else {}))
     claim_id = accept()
     done = carry(claim_id)
@@ -356,7 +364,10 @@ def test_a_claim_that_turns_out_submitted_is_never_touched(quick: None, upstream
 @pytest.mark.parametrize(
     "fault", ["500", "no answer after the effect", "dropped after the effect", "malformed JSON after the effect"]
 )
-def test_a_lost_answer_of_the_text_is_found_by_its_reference(quick: None, upstreams: Sandbox, fault: str) -> None:
+def test_a_lost_answer_of_the_text_is_found_by_its_reference(
+    quick: None, upstreams: Sandbox, set_settings: Callable[..., None], fault: str
+) -> None:
+    set_settings(**limits(fault))
     upstreams.fault("send-sms", **FAULTS[fault], times=1)
     claim_id = accept()
     carry(claim_id)

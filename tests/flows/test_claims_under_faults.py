@@ -132,7 +132,6 @@ def counted(product: str) -> dict[str, float]:
     }
 
 
-@pytest.mark.timeout(120)
 def test_of_300_claims_under_faults_every_effect_stands_once_and_everything_adds_up(
     *, quick: None, quiet: None, upstreams: Sandbox, set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def life(monkeypatch: pytest.MonkeyPatch) -> Life:
 def hang() -> Iterator[Callable[..., Any]]:
     """Whoever calls it hangs until the test is over."""
     over = threading.Event()
-    yield lambda *_: over.wait(20) and Ok()
+    yield lambda *_: over.wait(100) and Ok()
     over.set()
 
 
@@ -70,9 +70,16 @@ def aside() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+def as_of_the_last_beat(ask: Callable[[], list[Finding]]) -> list[Finding]:
+    """What is found as if the last heartbeat were now: how long this machine takes to ask does not count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "NOW", select(func.max(Worker.beat_at)).scalar_subquery())
+        return ask()
+
+
 def told() -> tuple[bool, str]:
     """What `throughline alive` says of this process."""
-    (found,) = diagnosis.workers_here()
+    (found,) = as_of_the_last_beat(diagnosis.workers_here)
     assert found.what == f"worker {os.getpid()}"
     return found.ok, found.detail
 
@@ -217,7 +224,7 @@ def test_a_worker_whose_threads_are_stuck_is_at_work_for_as_long_as_its_lease_la
     begun = threading.Event()
     script.answers["create.do"] = [lambda *_: begun.set() or hang()]
     aside.submit(perform, make())
-    assert begun.wait(20)
+    assert begun.wait(100)
     make(**LONG_DUE)
     life.goes_on(65 + 29)
     assert told()[0]
@@ -259,7 +266,7 @@ def test_a_worker_that_is_held_to_a_rate_limit_is_not_named(life: Life, script: 
         {"due_at": NOW + seconds(20), "wake_at": NOW + seconds(20)},
         {"due_at": NOW - seconds(60), "wake_at": NOW + seconds(3), "worker": new_id()},
         {**LONG_DUE, "for_release": "another"},
-        {"due_at": NOW - seconds(9), "wake_at": NOW},
+        {"due_at": NOW, "wake_at": NOW},
     ],
     ids=["put off", "held by another", "kept for a release", "only just due"],
 )
@@ -309,7 +316,7 @@ def test_a_worker_that_ends_may_take_nothing(life: Life, monkeypatch: pytest.Mon
 def test_the_doctor_names_who_does_nothing_on_any_host(life: Life) -> None:
     make(**LONG_DUE)
     life.goes_on(31)
-    found = {one.what: one for one in diagnosis.run()}["workers"]
+    found = {one.what: one for one in as_of_the_last_beat(diagnosis.run)}["workers"]
     wrong = f"process {os.getpid()} on {socket.gethostname()}: has taken no claim for 31 s, though one is due"
     assert (found.ok, found.detail) == (False, f"1 alive; {wrong}")
     assert "restart it" in found.remedy

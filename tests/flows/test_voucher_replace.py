@@ -152,8 +152,9 @@ def test_a_new_day_begins_at_midnight_in_london(upstreams: Sandbox, night: str) 
     "lost", [{"fault": "drop-after"}, {"fault": "status", "status": 500, "effect": True}, {"fault": "hang-after"}]
 )
 def test_a_lost_replacement_that_took_effect_is_found_at_once(
-    upstreams: Sandbox, before: dict[str, str], lost: dict[str, Any]
+    upstreams: Sandbox, before: dict[str, str], set_settings: Change, lost: dict[str, Any]
 ) -> None:
+    set_settings(IMOVO_TIMEOUT=1 if lost["fault"] == "hang-after" else 20)
     upstreams.fault(REPLACE, **lost, times=1)
     done = carry_first(replace())
     assert (done.state, done.answer["body"], done.sends) == (S.SUCCEEDED, live(upstreams), 1)
@@ -169,7 +170,7 @@ def test_a_lost_one_without_effect_is_sent_again_after_the_settle_time(
     assert (waiting.state, waiting.lost_sends, made(upstreams)[1:]) == (S.CHECKING, 0, [GET, REPLACE, GET])
     with db.transaction() as session:
         wait = (waiting.due_at - workflows.now(session)).total_seconds()
-    assert 25 < wait <= 30
+    assert 10 < wait <= 30
     baseline = waiting.baseline
     done = carry(waiting.id)
     assert (done.state, done.sends, done.lost_sends, done.baseline) == (S.SUCCEEDED, 2, 1, baseline)

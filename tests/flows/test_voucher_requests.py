@@ -129,14 +129,14 @@ def test_joining_takes_an_operation_back_from_who_is_about_to_withdraw_it(upstre
 
         def asked_for(record: Any, begun: threading.Event = begun, go_on: threading.Event = go_on) -> Ending:
             begun.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             return flow.asked(record)
 
         held = dataclasses.replace(flow.FLOW, asked=asked_for)
         with ThreadPoolExecutor(1) as worker, pytest.MonkeyPatch.context() as patch:
             patch.setattr(lines, "FLOWS", {**lines.FLOWS, held.machine.kind: held})
             done = worker.submit(engine.run, operation_id)
-            assert begun.wait(10)
+            assert begun.wait(60)
             if at % 2:
                 go_on.set()  # both at once
             joined = voucher_requests.submit(asked(strict=False), wanted)

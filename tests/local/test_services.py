@@ -20,7 +20,7 @@ from local.services import Postgres, Redis, StartFailed, is_free
 ROOT = Path(__file__).parents[2]
 
 
-def wait_until(condition, *, seconds=10.0):
+def wait_until(condition, *, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -156,7 +156,7 @@ from local.services import Postgres, Redis
 folder = pathlib.Path(sys.argv[1])
 postgres, redis = Postgres(folder / "postgres", fsync=False).start(), Redis(folder / "redis").start()
 print(postgres.pid, redis.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT, stdout=subprocess.PIPE) as parent:
         postgres, server = map(int, parent.stdout.readline().split())

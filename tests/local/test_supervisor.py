@@ -13,8 +13,8 @@ import pytest
 from local import programs, supervisor
 
 ROOT = Path(__file__).parents[2]
-FOREVER = "import time; print('here', flush=True); time.sleep(60)"
-STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
+FOREVER = "import time; print('here', flush=True); time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
 
 
 def python(code):
@@ -47,23 +47,23 @@ def test_a_process_that_was_killed_is_started_again_and_it_says_so(keeper, said)
     keeper.keep("one", python(FOREVER))
     first = pid_of(keeper, "one")
     os.kill(first, signal.SIGKILL)
-    assert keeper.wait(lambda: text_of(keeper, "one").count("here") == 1 and keeper.children[0].deaths, seconds=10)
-    assert keeper.wait(lambda: keeper.children[0].program is not None, seconds=10)
+    assert keeper.wait(lambda: text_of(keeper, "one").count("here") == 1 and keeper.children[0].deaths, seconds=60)
+    assert keeper.wait(lambda: keeper.children[0].program is not None, seconds=60)
     assert pid_of(keeper, "one") != first
     assert ("one", "was killed by SIGKILL; starting it again in 0 s (log: one.log)") in said
 
 
 def test_what_a_dead_process_left_in_its_group_is_ended_before_the_next_start(keeper):
-    keeper.keep("one", ["/bin/sh", "-c", "sleep 60 & echo $!; wait"])
-    assert keeper.wait(lambda: text_of(keeper, "one").strip(), seconds=10)
+    keeper.keep("one", ["/bin/sh", "-c", "sleep 600 & echo $!; wait"])
+    assert keeper.wait(lambda: text_of(keeper, "one").strip(), seconds=60)
     stray = int(text_of(keeper, "one").split()[0])
     os.kill(pid_of(keeper, "one"), signal.SIGKILL)
-    assert keeper.wait(lambda: not programs.runs(stray), seconds=10)
+    assert keeper.wait(lambda: not programs.runs(stray), seconds=60)
 
 
 def test_a_process_that_keeps_dying_is_given_up_while_starting(keeper):
     keeper.keep("one", python("raise SystemExit('DATABASE_URL is missing')"))
-    assert keeper.wait(lambda: keeper.children[0].deaths >= supervisor.HOPELESS, seconds=20)
+    assert keeper.wait(lambda: keeper.children[0].deaths >= supervisor.HOPELESS, seconds=60)
     with pytest.raises(supervisor.Died, match=r"one keeps dying; .*one.log:\nDATABASE_URL is missing"):
         keeper.give_up_on_the_hopeless()
 
@@ -71,7 +71,7 @@ def test_a_process_that_keeps_dying_is_given_up_while_starting(keeper):
 def test_the_pause_before_a_restart_grows(keeper, said, monkeypatch):
     monkeypatch.setattr(supervisor, "BACK_OFF_SECONDS", (0.0, 0.01, 60.0))
     keeper.keep("one", python("raise SystemExit(3)"))
-    assert keeper.wait(lambda: len(said) == 3, seconds=20)
+    assert keeper.wait(lambda: len(said) == 3, seconds=60)
     assert [line.split(" in ")[1].split(" s")[0] for _, line in said] == ["0", "0.01", "60"]
 
 
@@ -110,7 +110,7 @@ def test_stop_asks_all_and_kills_the_one_that_does_not_listen(keeper, monkeypatc
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.3)
     keeper.keep("kind", python(FOREVER))
     keeper.keep("stubborn", python(STUBBORN))
-    assert keeper.wait(lambda: text_of(keeper, "kind") and text_of(keeper, "stubborn"), seconds=10)
+    assert keeper.wait(lambda: text_of(keeper, "kind") and text_of(keeper, "stubborn"), seconds=60)
     pids = [pid_of(keeper, name) for name in ("kind", "stubborn")]
     keeper.stop()
     assert not [pid for pid in pids if programs.runs(pid)]
@@ -128,7 +128,7 @@ keeper.wait()
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT, stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while programs.runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -97,7 +97,7 @@ class Up:
     def text(self):
         return self.output.read_text()
 
-    def expect(self, pattern, *, seconds=40):
+    def expect(self, pattern, *, seconds=100):
         deadline = time.monotonic() + seconds
         while not re.search(pattern, self.text):
             assert self.process.poll() is None, self.text
@@ -106,7 +106,7 @@ class Up:
 
     def end(self, number=signal.SIGINT):
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(100)
 
 
 def ports_of_the_sandbox():
@@ -167,7 +167,7 @@ def test_a_killed_worker_comes_back_and_the_terminal_says_so(up, folder):
     run.expect("Throughline runs")
     os.kill(int((folder / "worker.pids").read_text()), signal.SIGKILL)
     run.expect("worker .*was killed by SIGKILL; starting it again")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while len((folder / "worker.pids").read_text().split()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -177,7 +177,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_one_after_a_kill_works_a
     first = up()
     first.expect("Throughline runs")
     second = up()
-    assert (second.process.wait(20), "runs in this folder already" in second.text) == (1, True)
+    assert (second.process.wait(100), "runs in this folder already" in second.text) == (1, True)
     worker = int((folder / "worker.pids").read_text())
     first.process.kill()
     third = up()
@@ -188,10 +188,11 @@ def test_a_second_run_in_the_same_folder_is_refused_and_one_after_a_kill_works_a
 
 @pytest.mark.parametrize("variable", ["PORT", "FLOWER_PORT", "SANDBOX_PORT"])
 def test_a_busy_port_is_one_line_that_names_the_variable(up, variable):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        run = up(**{variable: str(port - 2 if variable == "SANDBOX_PORT" else port)})
-        assert run.process.wait(20) == 1
+    first = ports_of_the_sandbox()
+    port = first + 2 if variable == "SANDBOX_PORT" else first
+    with socket.create_server(("127.0.0.1", port)):
+        run = up(**{variable: str(first)})
+        assert run.process.wait(100) == 1
     assert re.search(rf"^Stopped: port {port} is busy; .* {variable}=\d+ make up$", run.text, re.MULTILINE)
     assert len(run.text.splitlines()) == 1
 
@@ -199,14 +200,14 @@ def test_a_busy_port_is_one_line_that_names_the_variable(up, variable):
 def test_a_migration_that_fails_stops_everything_and_shows_why(up, folder):
     (folder / "Procfile").write_text("release: echo the schema is broken; exit 3\nweb: exec python web.py\n")
     run = up()
-    assert run.process.wait(30) == 1
+    assert run.process.wait(100) == 1
     assert "release ended with status 3:\nthe schema is broken" in run.text
 
 
 def test_a_process_that_cannot_start_stops_everything_and_shows_why(up, folder):
     (folder / "Procfile").write_text("release: true\nweb: echo PORT is malformed; exit 1\n")
     run = up()
-    assert run.process.wait(40) == 1
+    assert run.process.wait(100) == 1
     assert "web keeps dying; " in run.text
     assert "PORT is malformed" in run.text
 

@@ -183,7 +183,7 @@ class World:
             if at == -1:
                 stalled.at = boundary
                 stands.set()
-                assert stalled.go_on.wait(60)
+                assert stalled.go_on.wait(300)
 
         def run() -> None:
             self._plans[threading.get_ident()] = plan
@@ -195,13 +195,13 @@ class World:
 
         stalled = Stalled(self.worker, threading.Thread(target=run, daemon=True))
         stalled.thread.start()
-        assert stands.wait(60)
+        assert stands.wait(300)
         if at < 0 and stalled.thread.is_alive():
             self.stalled.append(stalled)
             if silent:
                 self._heart("-infinity", self.worker)
             self._new_worker()
-        stalled.thread.join(0 if at < 0 else 60)
+        stalled.thread.join(0 if at < 0 else 300)
 
     def wake(self, number: int = 0) -> None:
         """One that stalled goes on, to its end. What it no longer holds it leaves as it is."""
@@ -211,7 +211,7 @@ class World:
             through = stalled.at.endswith(boundaries.COMMITTED)  # it may take the next step, as anybody may
             before = self._everything()
             stalled.go_on.set()
-            stalled.thread.join(60)
+            stalled.thread.join(300)
             assert not stalled.thread.is_alive(), "it stands still for good"
             assert holds or through or self._everything() == before, "who had lost the lease has written"
 

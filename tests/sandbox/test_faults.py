@@ -8,6 +8,7 @@ import pytest
 import requests
 
 import sandbox.__main__ as entry
+from sandbox.turn import Turn
 
 HTTP = "application/json"
 
@@ -23,7 +24,7 @@ def test_delay_only_takes_time(sandbox, veteran, effects):
     sandbox.fault("create-claim", "delay", seconds=0.1)
     start = time.monotonic()
     assert veteran.create(visit_id).status_code == 200
-    assert 0.1 <= time.monotonic() - start < 1
+    assert time.monotonic() - start >= 0.1
     assert effects() == 1
 
 
@@ -41,7 +42,7 @@ def test_delays_add_up_and_go_before_another_fault(sandbox, veteran, effects):
 
 def test_a_caller_that_gives_up_does_not_stop_the_effect(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
-    sandbox.fault("create-claim", "delay", seconds=0.2)
+    sandbox.fault("create-claim", "delay", seconds=2)
     with pytest.raises(requests.ReadTimeout):
         veteran.create(visit_id, timeout=0.05)
     assert effects() == 0
@@ -110,12 +111,12 @@ def test_reset_tears_the_connection_down(sandbox, veteran, effects, effect):
 
 
 @pytest.mark.parametrize(("fault", "count"), [("hang-before", 0), ("hang-after", 1)])
-def test_a_hanging_call_answers_nothing_until_it_closes(*, sandbox, veteran, effects, fault, count):
+def test_a_hanging_call_answers_nothing_until_it_closes(*, sandbox, veteran, effects, until, fault, count):
     visit_id = veteran.appointment_id()
     sandbox.fault("create-claim", fault, seconds=0.2)
     with pytest.raises(requests.ReadTimeout):
         veteran.create(visit_id, timeout=0.05)
-    assert effects() == count
+    until(lambda: effects() == count)
     with pytest.raises(requests.ConnectionError):
         veteran.create(visit_id)
     assert effects() == count
@@ -123,10 +124,10 @@ def test_a_hanging_call_answers_nothing_until_it_closes(*, sandbox, veteran, eff
 
 def test_delay_after_has_its_effect_first(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
-    sandbox.fault("create-claim", "delay-after", seconds=0.2)
+    sandbox.fault("create-claim", "delay-after", seconds=2)
     with pytest.raises(requests.ReadTimeout):
         veteran.create(visit_id, timeout=0.05)
-    assert effects() == 1
+    until(lambda: effects() == 1)
 
 
 @pytest.mark.parametrize("fault", ["delay-after", "drip", "broken-off"])
@@ -141,9 +142,9 @@ def test_a_slow_or_broken_answer_may_be_another_one(*, sandbox, veteran, effects
 
 
 def test_a_dripping_answer_comes_byte_by_byte_and_then_ends(sandbox):
-    sandbox.fault("find-sms", "drip", seconds=0.001)
+    sandbox.fault("find-sms", "drip", seconds=0.01)
     listener = sandbox.listeners["notify"]
-    with socket.create_connection((listener.host, listener.port), timeout=5) as sock:
+    with socket.create_connection((listener.host, listener.port), timeout=60) as sock:
         sock.sendall(b"GET /v2/notifications HTTP/1.1\r\n\r\n")
         pieces = list(iter(lambda: sock.recv(65536), b""))
     assert b"".join(pieces).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -154,7 +155,7 @@ def test_a_dripping_answer_may_end_in_time(sandbox, veteran):
     sandbox.fault("find-or-add", "drip", seconds=0.02, max_seconds=0.1)
     start = time.monotonic()
     assert len(veteran.find().json()["data"]) == 1
-    assert 0.1 <= time.monotonic() - start < 2
+    assert time.monotonic() - start >= 0.1
     assert sandbox.calls(call="find-or-add")[0]["status"] == 200
 
 
@@ -173,7 +174,7 @@ def test_a_reset_ends_a_dripping_answer(sandbox, veteran, until):
     caller.start()
     until(lambda: sandbox.calls(call="find-or-add")[-1]["fault"] == "drip")
     sandbox.reset()
-    caller.join(timeout=2)
+    caller.join(timeout=60)
     assert ends == ["dropped"]
 
 
@@ -211,7 +212,7 @@ def test_a_redirect_leads_to_the_very_same_call_unless_told(*, sandbox, veteran,
 
 def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
-    sandbox.fault("create-claim", "late", seconds=0.1, times=1)
+    sandbox.fault("create-claim", "late", seconds=2, times=1)
     with pytest.raises(requests.ConnectionError):
         veteran.create(visit_id)
     assert effects() == 0
@@ -220,18 +221,20 @@ def test_a_late_effect_happens_after_its_answer_was_lost(sandbox, veteran, effec
 
 def test_a_late_effect_may_be_answered_with_an_error_first(sandbox, veteran, effects, until):
     visit_id = veteran.appointment_id()
-    sandbox.fault("create-claim", "late", seconds=0.1, status=504)
+    sandbox.fault("create-claim", "late", seconds=2, status=504)
     assert veteran.create(visit_id).status_code == 504
     assert effects() == 0
     until(lambda: effects() == 1)
 
 
-def test_a_late_create_that_comes_second_is_refused_like_any_other(sandbox, veteran, effects):
+def test_a_late_create_that_comes_second_is_refused_like_any_other(sandbox, veteran, effects, until, monkeypatch):
     visit_id = veteran.appointment_id()
-    sandbox.fault("create-claim", "late", seconds=0.1, status=504, times=1)
+    performed, perform = [], Turn.perform
+    monkeypatch.setattr(Turn, "perform", lambda turn, *given: performed.append(perform(turn, *given)) or performed[-1])
+    sandbox.fault("create-claim", "late", seconds=2, status=504, times=1)
     veteran.create(visit_id)
     assert veteran.create(visit_id).status_code == 200
-    time.sleep(0.2)
+    until(lambda: len(performed) == 2)
     assert effects() == 1
 
 
@@ -306,9 +309,9 @@ def test_token_absent_is_a_success_without_token(sandbox, veteran):
     assert sandbox.ledger()["totals"]["veis_mints"] == sandbox.ledger()["totals"]["btsss_mints"] == 0
 
 
-@pytest.mark.parametrize(("form", "shown"), [("text", "1"), ("number", 1), ("absent", None)])
+@pytest.mark.parametrize(("form", "shown"), [("text", "100"), ("number", 100), ("absent", None)])
 def test_expires_in_gives_a_token_that_lives_so_long(sandbox, veteran, form, shown):
-    sandbox.fault("veis-token", "expires-in", seconds=1, form=form)
+    sandbox.fault("veis-token", "expires-in", seconds=100, form=form)
     assert veteran.get_veis().json().get("expires_in") == shown
     assert veteran.get_btsss().status_code == 200
 

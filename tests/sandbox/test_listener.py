@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +18,7 @@ def talk(sandbox):
 
     def send(*pieces):
         listener = sandbox.listeners["notify"]
-        with socket.create_connection((listener.host, listener.port), timeout=1) as sock:
+        with socket.create_connection((listener.host, listener.port), timeout=60) as sock:
             for piece in pieces:
                 sock.sendall(piece)
             received = b""
@@ -41,31 +40,50 @@ def test_one_connection_carries_many_calls(veteran):
 
 def test_no_answer_waits_for_a_delayed_acknowledgement(veteran):
     veteran.find()
-    start = time.perf_counter()
+    took = []
     for _ in range(20):
+        start = time.perf_counter()
         veteran.find()
-    assert (time.perf_counter() - start) / 20 < 0.03
+        took.append(time.perf_counter() - start)
+    assert min(took) < 0.03  # each of them would wait for 0.04 s; a busy machine delays some
 
 
-def test_hundreds_of_slow_calls_wait_side_by_side(sandbox):
-    sandbox.fault("find-sms", "delay", seconds=0.5)
+def waiting(sandbox):
+    """How many calls wait for their answer."""
+    return sum(call["status"] is None for call in sandbox.calls())
+
+
+def test_hundreds_of_slow_calls_wait_side_by_side(sandbox, until):
+    sandbox.fault("find-sms", "delay", seconds=100)
     url = f"{sandbox.url('notify')}/v2/notifications"
-    start = time.monotonic()
+
+    def call(_):
+        with pytest.raises(requests.ConnectionError, match="Remote end closed connection"):
+            requests.get(url, timeout=100)
+
     with ThreadPoolExecutor(200) as pool:
-        statuses = [one.status_code for one in pool.map(lambda _: requests.get(url, timeout=10), range(200))]
-    assert statuses == [401] * 200
-    assert time.monotonic() - start < 3
+        calls = pool.map(call, range(200))
+        try:
+            until(lambda: waiting(sandbox) == 200)
+        finally:
+            sandbox.reset()
+        assert list(calls) == [None] * 200
 
 
-def test_sleeping_calls_do_not_hold_up_others(sandbox, veteran, other):
+def test_sleeping_calls_do_not_hold_up_others(sandbox, veteran, other, until):
     other.find()
-    sandbox.fault("find-or-add", "delay", seconds=0.3, match={"icn": veteran.icn})
-    slow = threading.Thread(target=veteran.find)
-    slow.start()
-    start = time.monotonic()
-    assert other.find().status_code == 200
-    assert time.monotonic() - start < 0.2
-    slow.join()
+    veteran.find()
+    sandbox.fault("find-or-add", "delay", seconds=100, match={"icn": veteran.icn})
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(veteran.find, timeout=100)
+        try:
+            until(lambda: waiting(sandbox) == 1)
+            assert other.find().status_code == 200
+            assert waiting(sandbox) == 1
+        finally:
+            sandbox.reset()
+        with pytest.raises(requests.ConnectionError):
+            slow.result()
 
 
 def test_requests_in_one_piece_and_in_many_are_answered_in_order(talk):
@@ -78,7 +96,7 @@ def test_requests_in_one_piece_and_in_many_are_answered_in_order(talk):
 
 def test_a_caller_that_asks_first_is_told_to_go_on(sandbox):
     listener = sandbox.listeners["notify"]
-    with socket.create_connection((listener.host, listener.port), timeout=1) as sock:
+    with socket.create_connection((listener.host, listener.port), timeout=60) as sock:
         sock.sendall(b"POST /_/reset HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"{}")
@@ -111,7 +129,7 @@ def test_a_taken_port_is_not_shared():
             second.open()
         first.close()
         second.open()
-        assert requests.get(f"http://127.0.0.1:{first.port}/", timeout=5).status_code == 200
+        assert requests.get(f"http://127.0.0.1:{first.port}/", timeout=60).status_code == 200
     finally:
         first.close()
         second.close()

@@ -107,7 +107,7 @@ def test_a_body_without_its_references_is_400(declarer, taken, body, said):
 
 def test_other_paths_and_methods_are_unknown(sandbox, declarer):
     assert declarer.submit(path=f"{DES}/").status_code == 404
-    answer = requests.get(sandbox.url("mdg") + DES, timeout=5)
+    answer = requests.get(sandbox.url("mdg") + DES, timeout=60)
     assert (answer.status_code, len(details(answer))) == (404, 1)
 
 

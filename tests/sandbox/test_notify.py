@@ -53,8 +53,8 @@ def test_texts_are_found_by_reference_and_by_id(sandbox, texter):
     [one] = found["notifications"]
     assert (one["id"], one["reference"], one["type"], one["status"]) == (sent["id"], "ref-1", "sms", "created")
     assert texter.find("ref-2").json()["notifications"] == []
-    assert texter.session.get(sent["uri"], headers=texter.headers(), timeout=5).json()["id"] == sent["id"]
-    missing = texter.session.get(sent["uri"] + "0", headers=texter.headers(), timeout=5)
+    assert texter.session.get(sent["uri"], headers=texter.headers(), timeout=60).json()["id"] == sent["id"]
+    missing = texter.session.get(sent["uri"] + "0", headers=texter.headers(), timeout=60)
     assert (missing.status_code, missing.json()["errors"][0]["error"]) == (404, "NoResultFound")
 
 
@@ -97,7 +97,7 @@ def test_a_text_that_cannot_be_sent_is_refused(sandbox, texter, change, error):
 
 
 def test_the_public_client_library_understands_it(sandbox):
-    client = NotificationsAPIClient(sandbox.credentials.notify_api_key, base_url=sandbox.url("notify"), timeout=5)
+    client = NotificationsAPIClient(sandbox.credentials.notify_api_key, base_url=sandbox.url("notify"), timeout=60)
     product = sandbox.credentials.products[1]
     sent = client.send_sms_notification(
         "+12025550143",

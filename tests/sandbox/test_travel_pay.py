@@ -95,7 +95,7 @@ def test_an_empty_base_path_works_too(sandbox, veteran):
     base = sandbox.url("travel-pay").removesuffix("/eis/api/btsss/travelclaim")
     url = f"{base}/api/v3/claims/search-by-appointment-date"
     query = {"startDate": "2026-03-02T00:00:00Z", "endDate": "2026-03-02T23:59:59Z"}
-    answer = requests.get(url, params=query, headers=veteran.headers(), timeout=5)
+    answer = requests.get(url, params=query, headers=veteran.headers(), timeout=60)
     assert answer.json()["totalRecordCount"] == 1
 
 

@@ -1,12 +1,13 @@
 """Rows straight in the table, whatever their line: what the store's statements are tried on."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import func, insert, select
 
-from app import db, states
+from app import clock, db, states
 from app.models.client import Client
 from app.models.orm import new_id
 from app.models.workflow import Move
@@ -63,6 +64,20 @@ def history(workflow_id: UUID) -> list[tuple[str | None, str | None, str, str]]:
     with db.transaction() as session:
         rows = session.execute(select(Move).where(Move.workflow_id == workflow_id).order_by(Move.id)).scalars()
         return [(row.of, row.to, row.actor, row.reason) for row in rows]
+
+
+_test = {"begun": clock.now()}
+
+
+@pytest.fixture(autouse=True)
+def _begun() -> None:
+    _test["begun"] = clock.now()
+
+
+def is_in(moment: datetime, seconds: float) -> bool:
+    """Whether it lies so many seconds after a moment of this test, which may take as long as it likes."""
+    ahead = timedelta(seconds=seconds)
+    return _test["begun"] + ahead <= moment <= clock.now() + ahead
 
 
 def until(moment: datetime) -> float:

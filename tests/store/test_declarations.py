@@ -97,7 +97,7 @@ def test_a_lock_is_read_as_it_is_when_it_is_got() -> None:
     def second() -> None:
         with db.transaction() as session:
             waiting.set()
-            seen = declarations.lock(session, reference, client_id=client(), wait=5)
+            seen = declarations.lock(session, reference, client_id=client(), wait=60)
             told.append(seen and seen.state)
 
     thread = threading.Thread(target=second)
@@ -105,9 +105,9 @@ def test_a_lock_is_read_as_it_is_when_it_is_got() -> None:
         seen = declarations.lock(holder, reference, client_id=client(), wait=1)
         assert seen
         thread.start()
-        waiting.wait(5)
+        waiting.wait(60)
         assert workflows.move(holder, seen, states.Declaration.EXPIRED, actor="timer", holder=False)
-    thread.join(10)
+    thread.join(60)
     assert told == ["expired"]
     assert columns(made)["state"] == "expired"
 

@@ -14,11 +14,11 @@ from app.models.workflow import Worker
 from app.store import due, workers
 from app.store.due import UnderWay, Wanted
 from app.store.workflows import NOW, seconds
-from tests.store.conftest import beat, columns, until, workflow
+from tests.store.conftest import beat, columns, is_in, until, workflow
 
 pytestmark = pytest.mark.usefixtures("database")
 
-DEAD, GONE = 4.0, 2.0
+DEAD, GONE = 40.0, 20.0
 
 
 def silent_for(worker: UUID, age: float) -> None:
@@ -70,7 +70,7 @@ def test_nothing_is_taken_from_a_living_holder_in_time() -> None:
     assert take_away() == {}
 
 
-@pytest.mark.parametrize(("silent", "closed", "dies"), [(3, True, True), (3, False, False), (1, True, False)])
+@pytest.mark.parametrize(("silent", "closed", "dies"), [(30, True, True), (30, False, False), (10, True, False)])
 def test_who_is_silent_and_whose_connection_is_closed_is_dead_sooner(silent: float, closed: bool, dies: bool) -> None:
     worker = new_id()
     with db.kept() as session:
@@ -220,7 +220,7 @@ def test_held_finished_and_later_rows_are_not_picked() -> None:
 def test_what_is_picked_is_looked_at_again_later() -> None:
     row = due_since(10)
     assert pick() == [row]
-    assert 4 < until(columns(row)["wake_at"]) <= 5
+    assert is_in(columns(row)["wake_at"], 5)
     assert pick() == []
 
 
@@ -228,7 +228,7 @@ def test_what_lost_its_holder_is_looked_at_again_sooner() -> None:
     """Who has the message may be dead as well."""
     row = due_since(10, crashes=1)
     assert pick() == [row]
-    assert 1 < until(columns(row)["wake_at"]) <= 2
+    assert is_in(columns(row)["wake_at"], 2)
     assert pick() == []
 
 
@@ -239,12 +239,12 @@ def test_one_transaction_sweeps_at_a_time() -> None:
         with db.transaction() as session:
             assert due.only_one_sweeps(session)
             holds.set()
-            may_end.wait(20)
+            may_end.wait(60)
 
     other = threading.Thread(target=hold)
     other.start()
     try:
-        assert holds.wait(20)
+        assert holds.wait(60)
         with db.transaction() as session:
             assert not due.only_one_sweeps(session)
     finally:

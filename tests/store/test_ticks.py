@@ -29,7 +29,7 @@ def test_of_ten_simultaneous_beats_one_claims_a_tick() -> None:
 
     def beat() -> bool:
         with db.transaction() as session:
-            together.wait(20)
+            together.wait(60)
             return ticks.claim(session, "retention", DUE)
 
     with ThreadPoolExecutor(BEATS) as pool:

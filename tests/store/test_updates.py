@@ -7,7 +7,7 @@ import pytest
 from app import db
 from app.store import updates, workflows
 from app.store.workflows import W
-from tests.store.conftest import columns, seen, until, workflow
+from tests.store.conftest import columns, is_in, seen, workflow
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -19,7 +19,7 @@ def test_values_sql_and_times_reach_their_columns() -> None:
         assert updates.run(session, W, row, **values)
     now = columns(row)
     assert (now["attempt"], now["fence"], now["intent"]) == (3, 2, {"step": "a"})
-    assert 58 < until(now["wake_at"]) <= 60
+    assert is_in(now["wake_at"], 60)
 
 
 def test_none_is_null_also_where_the_column_holds_json() -> None:
@@ -45,8 +45,8 @@ def test_a_second_run_takes_its_own_values_and_builds_nothing() -> None:
         assert workflows.renew(session, second, lease=100)
         assert not workflows.renew(session, replace(second, fence=7), lease=1_000)
     assert updates._built.cache_info().misses == built
-    assert 8 < until(columns(first.id)["wake_at"]) <= 10
-    assert 98 < until(columns(second.id)["wake_at"]) <= 100
+    assert is_in(columns(first.id)["wake_at"], 10)
+    assert is_in(columns(second.id)["wake_at"], 100)
 
 
 def test_every_write_of_the_engine_is_found_again_when_it_runs_again() -> None:

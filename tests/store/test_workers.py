@@ -10,7 +10,7 @@ from app.models.orm import new_id
 from app.models.workflow import Worker
 from app.store import workers
 from app.store.workflows import NOW, seconds
-from tests.store.conftest import beat, columns, until, workflow
+from tests.store.conftest import beat, columns, is_in, until, workflow
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -28,7 +28,7 @@ def test_a_heartbeat_is_one_row_per_incarnation_and_renewed_in_place() -> None:
     with db.transaction() as session:
         rows = session.query(Worker).filter_by(id=worker).all()
     assert len(rows) == 1
-    assert until(rows[0].beat_at) > -5
+    assert is_in(rows[0].beat_at, 0)
 
 
 def test_a_worker_that_leaves_frees_what_it_holds_and_nothing_else() -> None:
@@ -69,14 +69,14 @@ def test_of_each_kind_it_is_told_whether_work_is_long_due_whoever_waits_before_i
     for age in range(60, 50, -1):
         workflow(due_at=NOW - seconds(age), wake_at=NOW - seconds(age))
     workflow(kind="notification", due_at=NOW - seconds(11), wake_at=NOW + seconds(4))
-    workflow(kind="claim-callback", due_at=NOW - seconds(9), wake_at=NOW - seconds(9))
+    workflow(kind="claim-callback", due_at=NOW - seconds(1), wake_at=NOW - seconds(1))
     workflow(kind="declaration", due_at=NOW - seconds(60), wake_at=NOW - seconds(60))
     assert long_due("claim", "notification", "claim-callback") == {"claim", "notification"}
 
 
 @pytest.mark.parametrize(
     "not_free",
-    [{"worker": new_id()}, {"for_release": "another"}, {"wake_at": NOW + seconds(6)}],
+    [{"worker": new_id()}, {"for_release": "another"}, {"wake_at": NOW + seconds(60)}],
     ids=["held", "kept for a release", "put off"],
 )
 def test_what_nobody_may_take_now_is_not_long_due(not_free: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, url: str, outside: list[str]) -> Page:
     """The page, loaded; what it asked of other hosts is noted and refused."""
     page = browser.new_page()
+    page.set_default_timeout(100_000)
 
     def guard(route: object, request: object) -> None:
         if request.url.startswith(("http://127.0.0.1", "data:", "blob:")):  # type: ignore[attr-defined]
@@ -46,7 +47,7 @@ def test_the_docs_show_every_route_and_ask_nothing_of_the_internet(
     installation.start_web()
     outside: list[str] = []
     page = opened(browser, f"http://127.0.0.1:{installation.port}/docs", outside)
-    page.get_by_text("File a claim").first.wait_for(timeout=15_000)
+    page.get_by_text("File a claim").first.wait_for()
     assert page.get_by_text("Show a claim").count() > 0
     assert outside == []
 

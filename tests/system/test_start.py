@@ -25,7 +25,7 @@ def test_a_missing_variable_is_named_in_one_message_and_nothing_starts(installat
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

@@ -7,7 +7,7 @@ from tests.system.conftest import Installation
 
 def answer(one: Installation, *lines: str, body: bytes = b"") -> str:
     """Send these bytes, and return what comes back."""
-    with socket.create_connection(("127.0.0.1", one.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as sock:
         sock.sendall("\r\n".join((*lines, "Host: localhost", f"x-api-key: {one.key}", "", "")).encode() + body)
         sock.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: sock.recv(65_536), b"")).decode()

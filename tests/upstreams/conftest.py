@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -16,13 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app import clock, config
-from app.upstreams import http, travel_pay, travel_pay_access
+from app.upstreams import breaker, http, travel_pay, travel_pay_access
+from app.upstreams import shared as common
 from app.upstreams.shared import Shared
 from local import services
 from sandbox import Sandbox
 
 ICN = "1012667122V019349"
 NAMES = ("DATA_KEYS", "HASH_KEY", "SECRET_KEY")
+IN_TIME = 20.0  # seconds: what is soon over on an idle machine, however busy this one is; far less than a hang
 KEYS = {name: base64.b64encode(name.encode().ljust(32, b".")).decode() for name in NAMES}
 
 
@@ -79,7 +82,7 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.acts: list[bytes | Callable[[socket.socket], bool | None]] = []
         self.requests: list[bytes] = []
-        self.connections = 0
+        self.connections = self.closed = 0
         self.over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
@@ -120,6 +123,7 @@ class ScriptedServer:
             pass
         finally:
             conn.close()
+            self.closed += 1
 
     def close(self) -> None:
         self.over.set()
@@ -129,10 +133,10 @@ class ScriptedServer:
             with contextlib.suppress(OSError):
                 conn.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
 
     def hang(self, conn: socket.socket) -> None:
-        self.over.wait(30)
+        self.over.wait(100)
 
     def drop(self, conn: socket.socket) -> None:
         """Close in order, without a word."""
@@ -220,7 +224,33 @@ def configured(
 
 
 @pytest.fixture
-def shared(redis_server: services.Redis) -> Iterator[Shared]:
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits for what happens soon; fails when it does not."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        give_up = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < give_up, "never happened"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the breakers no time passes."""
+    now = time.time()
+    monkeypatch.setattr(breaker, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that answers late on a busy machine is not taken for one that is away."""
+    monkeypatch.setattr(common, "_SECONDS", IN_TIME)
+
+
+@pytest.fixture
+def shared(redis_server: services.Redis, patient: None) -> Iterator[Shared]:
     """A client of a Redis with nothing in it."""
     made = Shared(redis_server.url)
     made.ask(lambda client: client.flushall())

@@ -1,7 +1,6 @@
 """The breaker: failures in a row open it for all workers, then one probe at a time goes, and a success closes it."""
 
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -43,11 +42,11 @@ def test_nine_failures_do_not_open_it_and_a_success_forgets_them(state):
     assert not is_open(one)
 
 
-def test_while_open_there_is_one_probe_a_second(state):
+def test_while_open_there_is_one_probe_a_second(state, at):
     one = Breaker("tested", state, Rule(probe=0.3))
     fail(one, 10)
     assert [is_open(one) for _ in range(5)] == [False, True, True, True, True]
-    time.sleep(0.35)
+    at(0.35)
     assert [is_open(one) for _ in range(3)] == [False, True, True]
 
 
@@ -61,12 +60,12 @@ def test_a_success_closes_it_for_everybody(shared):
     assert not is_open(first)
 
 
-def test_failures_of_others_are_noticed_soon(shared):
+def test_failures_of_others_are_noticed_soon(shared, at):
     first, second = Breaker("tested", shared), Breaker("tested", shared)
     assert not is_open(second)
     fail(first, 10)
     first.check()  # takes the probe
-    time.sleep(0.25)
+    at(0.25)
     assert is_open(second)
 
 
@@ -108,9 +107,9 @@ def test_the_gauge_shows_it(state):
 RULE = Rule(failures=3, waits=(30.0, 60.0, 100.0), probe=35.0, spread=0.0)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def at(monkeypatch):
-    """A clock of ours: `at(seconds)` goes on by so much."""
+    """A clock of ours, that stands still: `at(seconds)` goes on by so much."""
     now = SimpleNamespace(time=1000.0)
     monkeypatch.setattr(breaker, "time", SimpleNamespace(time=lambda: now.time, monotonic=lambda: now.time))
 

@@ -10,12 +10,13 @@ import pytest
 
 from app import clock, errors, steps
 from app.upstreams import http, outcomes
+from tests.upstreams.conftest import IN_TIME
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"answer":"yes"}'
 SAFE, EFFECT = None, 3
 
 
-def request(*, effect=None, read=2.0, **more):
+def request(*, effect=None, read=IN_TIME, **more):
     return http.Request(
         call="ask", method="POST", template="a/{id}", ids={"id": "x/y"}, effect=effect, read=read, **more
     )
@@ -186,10 +187,10 @@ def test_a_kept_connection_that_breaks_is_not_tried_again(*, upstream, server, w
     assert len(server.requests) == 2
 
 
-def test_a_kept_connection_found_closed_is_replaced(upstream, server, work):
+def test_a_kept_connection_found_closed_is_replaced(upstream, server, work, until):
     server.acts = [lambda conn: conn.sendall(OK), OK]
     upstream.send(work, request(), answer_of)
-    time.sleep(0.05)
+    until(lambda: server.closed == 1)
     assert upstream.send(work, request(effect=3), answer_of) == "yes"
     assert server.connections == 2
 
@@ -208,23 +209,23 @@ def test_no_answer_in_time(*, upstream, server, work, effect):
 
 @pytest.mark.parametrize("data", [OK, OK[:40] + b"x" * 100], ids=["in the headers", "in the body"])
 def test_the_whole_answer_has_to_come_in_time_not_each_byte(*, upstream, server, work, effect, data):
-    server.acts = [server.drip(data, 0.05)]
+    server.acts = [server.drip(data, 0.2)]
     started = time.monotonic()
-    failed = fail(upstream, work, effect=effect, read=0.4)
-    assert time.monotonic() - started < 1
+    failed = fail(upstream, work, effect=effect, read=1)
+    assert time.monotonic() - started < IN_TIME
     assert isinstance(failed.outcome, lost(effect))
     assert failed.outcome.failure.code == "upstream-timeout"
 
 
 def test_a_server_that_does_not_read_cannot_hold_us(server, work):
     def deaf(conn):
-        server.over.wait(10)
+        server.over.wait(100)
 
     server.wrap = lambda conn: (deaf(conn), conn)[1]
     upstream = http.Upstream("tested", f"http://127.0.0.1:{server.port}")
     started = time.monotonic()
     failed = fail(upstream, work, effect=0, read=0.4, json={"receipt": "x" * 8_000_000})
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < IN_TIME
     assert isinstance(failed.outcome, steps.Unknown)
 
 
@@ -241,11 +242,11 @@ def secure(server, certificate):
 
 def test_tls_works_and_is_bounded_too(*, secure, server, work, certificate, effect):
     secure.session.verify = str(certificate)
-    server.acts = [OK, server.drip(OK, 0.05)]
+    server.acts = [OK, server.drip(OK, 0.2)]
     assert secure.send(work, request(effect=effect), answer_of) == "yes"
     started = time.monotonic()
-    failed = fail(secure, work, effect=effect, read=0.3)
-    assert time.monotonic() - started < 1
+    failed = fail(secure, work, effect=effect, read=1)
+    assert time.monotonic() - started < IN_TIME
     assert isinstance(failed.outcome, lost(effect))
     assert failed.outcome.failure.code == "upstream-timeout"
     assert server.connections == 1
@@ -347,14 +348,14 @@ def test_too_many_calls_is_a_free_retry_and_closes_the_limiter(*, upstream, serv
     )
     with pytest.raises(errors.NotSent) as stopped:
         upstream.send(work, request(effect=effect), answer_of)
-    assert seconds - 2 < stopped.value.after <= seconds + 1
+    assert seconds / 2 < stopped.value.after <= seconds + 1
     assert len(server.requests) == 1
 
 
 def test_a_retry_after_may_be_a_date(upstream, server, work):
     moment = clock.now() + datetime.timedelta(seconds=100)
     server.acts = [head(429, moment.strftime("Retry-After: %a, %d %b %Y %H:%M:%S GMT"))]
-    assert 97 < fail(upstream, work).outcome.after <= 100
+    assert 80 < fail(upstream, work).outcome.after <= 100
 
 
 def test_a_success_that_was_the_last_of_its_minute_closes_the_limiter(upstream, server, work):
@@ -363,7 +364,7 @@ def test_a_success_that_was_the_last_of_its_minute_closes_the_limiter(upstream, 
     assert upstream.send(work, request(), answer_of) == "yes"
     with pytest.raises(errors.NotSent) as stopped:
         upstream.send(work, request(), answer_of)
-    assert 18 < stopped.value.after <= 21
+    assert 10 < stopped.value.after <= 21
 
 
 def test_upstream_text_is_scrubbed_and_cut(upstream, server, work):
@@ -374,7 +375,7 @@ def test_upstream_text_is_scrubbed_and_cut(upstream, server, work):
     assert (len(failed.outcome.failure.message), len(failed.message), len(work.calls[0].message)) == (200, 2000, 2000)
 
 
-def test_ten_failures_in_a_row_open_the_breaker_and_refusals_do_not(upstream, server, work):
+def test_ten_failures_in_a_row_open_the_breaker_and_refusals_do_not(upstream, server, work, still):
     server.acts = [head(404)] * 30 + [head(503)] * 11
     for _ in range(41):  # the last one is the probe
         fail(upstream, work)

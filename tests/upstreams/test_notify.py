@@ -9,6 +9,7 @@ import pytest
 from app import errors, steps
 from app.upstreams import notify, outcomes
 from app.upstreams.shared import of_process
+from tests.upstreams.conftest import IN_TIME
 
 REFERENCE = "0197c2a4-8a02-7c11-8f60-b7d2e94c5a13"
 TEXT = {
@@ -34,7 +35,7 @@ def texts(configured, work):
 
 
 def elsewhere(configured, work, url, **more):
-    settings = configured.notify.model_copy(update={"url": url, "timeout": 0.3, **more})
+    settings = configured.notify.model_copy(update={"url": url, "timeout": IN_TIME, **more})
     return notify.Notify(settings, product="pci", work=work)
 
 
@@ -146,7 +147,7 @@ def test_no_connection_is_a_retry_though_the_library_calls_it_a_503(configured, 
 
 def test_no_answer_in_time_is_unknown(configured, work, server):
     server.acts = [server.hang]
-    failed = fail(elsewhere(configured, work, f"http://127.0.0.1:{server.port}").send, REFERENCE, **TEXT)
+    failed = fail(elsewhere(configured, work, f"http://127.0.0.1:{server.port}", timeout=0.3).send, REFERENCE, **TEXT)
     assert (type(failed.outcome), failed.outcome.failure.code) == (steps.Unknown, "upstream-timeout")
     assert work.asked == [0]
 
