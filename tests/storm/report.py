@@ -64,12 +64,16 @@ def _lines(texts: Iterable[str]) -> str:
 def recovered(console: Console, recovery: Recovery) -> None:
     """What killed workers held, and how long it lay still."""
     judged = recovery.judged
-    suspects = [one for one in recovery.spells if one.suspect and not one.disturbed]
+    spells = recovery.spells
+    apart = {
+        "while more went wrong": [one for one in spells if one.disturbed and not one.suspect],
+        "suspects, one at a time": [one for one in spells if one.suspect and not one.disturbed],
+        "suspects, while more went wrong": [one for one in spells if one.suspect and one.disturbed],
+    }
     kinds = {kind: [one for one in judged if one.kind == kind] for kind in sorted({one.kind for one in judged})}
-    named = {"all": recovery.spells, "with all else well": judged, **kinds, "suspects, one at a time": suspects}
-    for name, spells in named.items():
-        if spells:
-            console.print(f"recovery, {name}: {len(spells)} rows, {_spread(spells)}")
+    for name, some in {"with all else well": judged, **kinds, **apart}.items():
+        if some:
+            console.print(f"recovery, {name}: {len(some)} rows, {_spread(some)}")
     console.print(
         f"held by stopped workers: {recovery.stalled} rows, {recovery.taken_from_stalled} of them taken by others"
     )
