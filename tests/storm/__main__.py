@@ -44,7 +44,7 @@ def storm(on: Installation, asked: argparse.Namespace) -> int:
 def _judge(trial: Trial, processes: Processes) -> int:
     console = entry.console
     console.print(f"disasters: {report.counted(processes.struck)}; messages: {report.counted(processes.messages)}")
-    report.recovered(console, processes.recovery)
+    report.recovered(console, trial.on, processes.recovery)
     wrong = report.judged(console, trial, processes.ended)
     return int(wrong or bool(processes.recovery.too_slow))
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import psycopg
 
-MOST_OPEN = 40  # of a kind: the callers wait while so many are under way, so that the load is steady
+# Of a kind: the callers wait while so many are under way. More of them, and starting workers want for a processor (of
+# two): what is measured then is how busy the machine is, not how soon a row is taken again.
+MOST_OPEN = 20
 STUCK_SECONDS = 120.0  # without an end of any workflow
 TOLD_SECONDS, _LOOK_SECONDS, _RATE_SECONDS = 15.0, 0.5, 60.0
 _COUNT = """

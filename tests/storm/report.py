@@ -61,8 +61,8 @@ def _lines(texts: Iterable[str]) -> str:
     return "\n".join(texts)
 
 
-def recovered(console: Console, recovery: Recovery) -> None:
-    """What killed workers held, and how long it lay still."""
+def recovered(console: Console, on: Installation, recovery: Recovery) -> None:
+    """What killed workers held, and how long it lay still; the timelines of what was too slow."""
     judged = recovery.judged
     spells = recovery.spells
     apart = {
@@ -82,6 +82,7 @@ def recovered(console: Console, recovery: Recovery) -> None:
         console.print(
             f"[bold red]too slow[/] ({MEDIAN_SECONDS:g} s, {WORST_SECONDS:g} s): {one.workflow} {one.seconds:.2f} s"
         )
+        timeline(console, on, str(one.workflow))
 
 
 def _spread(spells: Sequence[Spell]) -> str:
