@@ -63,7 +63,7 @@ def waited(id: UUID, seconds: int, first: Response, *, final: int) -> Response:
     """
     first.headers["Preference-Applied"] = f"wait={seconds}"
     try:
-        waiting.until(lambda: _is_final(id), seconds=seconds)
+        waiting.at_a_place("claims", lambda: _is_final(id), seconds=seconds)
         with db.transaction() as session:
             shown = claims.view(session, id, None)
     except Exception as error:

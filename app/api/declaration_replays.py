@@ -138,7 +138,7 @@ def _waited(replay_id: UUID, seconds: int, first: Response) -> Response:
     """What became of it, if it is done in time; the first answer if Postgres goes away meanwhile."""
     first.headers["Preference-Applied"] = f"wait={seconds}"
     try:
-        waiting.until(lambda: _is_done(replay_id), seconds=seconds)
+        waiting.at_a_place("declarations", lambda: _is_done(replay_id), seconds=seconds)
         counts = replays.counts(replay_id)
     except Exception as error:
         if db.unreachable(error):

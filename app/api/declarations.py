@@ -111,7 +111,7 @@ def update(path: ReferencePath, header: openapi.PostHeaders) -> Response:  # noq
 def _waited(reference: str, seconds: int, taken: Response) -> Response:
     """What became of it, if that is known in time; the first answer if Postgres goes away meanwhile."""
     try:
-        waiting.until(lambda: _is_settled(reference), seconds=seconds)
+        waiting.at_a_place("declarations", lambda: _is_settled(reference), seconds=seconds)
         with db.transaction() as session:
             shown = declarations.view(session, reference, client_id=auth.caller().id, newest=declaration_view.NEWEST)
     except Exception as error:

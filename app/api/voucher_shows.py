@@ -108,7 +108,7 @@ def _named(id: str) -> str:
 
 def _read(read: Callable[[], Answer]) -> Answer:
     """A read takes a place among those who wait, so that a slow i-Movo leaves threads to others."""
-    with voucher_waiting.places.one() as free:
+    with voucher_waiting.place() as free:
         return read() if free else voucher_queries.unreachable()
 
 

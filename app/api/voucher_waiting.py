@@ -1,9 +1,8 @@
 """Waiting for the outcome of an operation, and what is answered when the wait is over. Source: vouchers contract, 2.3.
 
-Who waits holds no database connection, and only so many requests of a process wait at once.
+Who waits holds no database connection, and takes one of the places that a process has for those who wait.
 """
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,29 +22,15 @@ log = logs.get("api.vouchers")
 _ACCEPTED = Standing(state=states.VOUCHER_OPERATION.start, due_in=0)
 
 
-class _Places:
-    """Counts who waits in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken = 0
-
-    @contextmanager
-    def one(self) -> Iterator[bool]:
-        """Whether there is a place for one more, who leaves it at the end."""
-        with self._lock:
-            free = self._taken < config.settings().vouchers.max_waiting
-            self._taken += free
+@contextmanager
+def place() -> Iterator[bool]:
+    """Whether there is a place for one more request of the line, which leaves it at the end."""
+    with waiting.places.one("vouchers") as free:
         metrics.voucher_waiting_requests.inc(free)
         try:
             yield free
         finally:
-            with self._lock:
-                self._taken -= free
             metrics.voucher_waiting_requests.dec(free)
-
-
-places = _Places()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +103,7 @@ def _waited(operation_id: UUID, patience: Patience) -> Standing:
         seen[0] = _look(operation_id)
         return seen[0].is_final or seen[0].due_in > patience.ends - time.monotonic()
 
-    with places.one() as free:
+    with place() as free:
         if free and not seen[0].is_final:
             waiting.until(reached, seconds=patience.ends - time.monotonic())
     return seen[0]

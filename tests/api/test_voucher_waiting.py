@@ -139,7 +139,7 @@ def test_behind_another_operation_the_first_ones_next_attempt_counts(ask, dispat
 def test_nobody_waits_beyond_the_number_of_places(ask, meanwhile, set_settings, dispatched):
     set_settings(VOUCHER_MAX_WAITING=1)
     waits = meanwhile()
-    with voucher_waiting.places.one() as free:
+    with voucher_waiting.place() as free:
         assert free
         assert create(ask).status_code == 202
         assert waits == []
