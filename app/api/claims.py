@@ -1,6 +1,7 @@
 """Travel claims over HTTP. Source: travel-claims contract, section 2."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import UUID
 
 from flask import Response, request
@@ -170,9 +171,7 @@ def show_claim(path: ClaimPath, header: openapi.GetHeaders) -> Response:  # noqa
 def cancel_claim(path: ClaimPath, header: openapi.PostHeaders, body: Cancel) -> Response:  # noqa: ARG001 - for the docs
     claim_id, owner = claim_answers.claim_id(path.id), auth.caller().id
     _must_own(claim_id, owner)
-    done = claim_requests.cancel(claim_id)
-    _refuse("not-cancellable" if done == "refused" else done)
-    return _went_through(claim_id, status=200 if done == "done" else 202)
+    return _carried_out(claim_id, partial(claim_requests.cancel, claim_id), {"done": 200, "asked": 202})
 
 
 @api.post(
@@ -204,8 +203,8 @@ def retry_claim(path: ClaimPath, header: openapi.PostHeaders, body: Retry) -> Re
     claim_id = claim_answers.claim_id(path.id)
     owner = _must_own(claim_id, claim_answers.owner())
     actor = "client" if owner == auth.caller().id else "operator"
-    _refuse(claim_requests.retry(claim_id, notify=bool(body.notify), actor=actor))
-    return _went_through(claim_id, status=202, location=claim_answers.path_of(claim_id))
+    retry = partial(claim_requests.retry, claim_id, notify=bool(body.notify), actor=actor)
+    return _carried_out(claim_id, retry, {"done": 202}, location=claim_answers.path_of(claim_id))
 
 
 def _must_own(claim_id: UUID, client_id: UUID | None) -> UUID:
@@ -218,20 +217,28 @@ def _must_own(claim_id: UUID, client_id: UUID | None) -> UUID:
     return owner
 
 
-def _refuse(done: str) -> None:
-    """409 for what was not done."""
-    if done in _CONFLICTS:
-        raise errors.Refused(409, done, _CONFLICTS[done])
+def _carried_out(
+    claim_id: UUID, carry_out: Callable[..., str], statuses: Mapping[str, int], *, location: str = ""
+) -> Response:
+    """Show what became of a request, by the status for what was done; 409 for what was not.
 
-
-def _went_through(claim_id: UUID, *, status: int, location: str = "") -> Response:
-    """Show what became of it. From here on a repeat with the same key is told at least this."""
+    The answer is committed with what is done: from then on a repeat with the same key is told at least this.
+    """
     wait = headers.wait()
-    with db.transaction() as session:
-        response = claim_answers.answer(claims.view(session, claim_id, None), status=status)
+    kept: list[Response] = []
+
+    def keep(session: db.Session, done: str) -> None:
+        response = claim_answers.answer(claims.view(session, claim_id, None), status=statuses[done])
         if location:
             response.headers["Location"] = location
         idempotency.keep(session, response, final=wait is None)
+        kept.append(response)
+
+    done = carry_out(keep=keep)
+    if done not in statuses:
+        kind = "not-cancellable" if done == "refused" else done
+        raise errors.Refused(409, kind, _CONFLICTS[kind])
+    (response,) = kept
     return response if wait is None else claim_answers.waited(claim_id, wait, response, final=200)
 
 

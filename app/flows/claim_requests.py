@@ -1,8 +1,11 @@
 """What a client may ask of a claim that exists: cancel it, retry it. Source: travel-claims contract 2.6 and 2.7.
 
 Both write without holding the lease: guarded by state, fence and doubt as read, and read again where that hits no row.
+What is to be known of it whoever dies then, such as its answer, is kept in the same transaction: by `keep`, which is
+called with what was done, unless it was refused, and may raise so that nothing is done.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 from uuid import UUID
@@ -18,11 +21,12 @@ from app.store.workflows import Seen
 
 Cancelled = Literal["done", "asked", "refused"]
 Retried = Literal["done", "not-retryable", "superseded", "data-erased"]
+Keep = Callable[[Session, str], None]
 S, T = states.Claim, states.Notification
 _CANCELLABLE = {S.ACCEPTED, S.AUTHORIZED, S.APPOINTMENT_FOUND, S.CREATED, S.EXPENSED}
 
 
-def cancel(claim_id: UUID) -> Cancelled:
+def cancel(claim_id: UUID, *, keep: Keep = lambda *_: None) -> Cancelled:
     """`done`: cancelled, or being undone; no call begins any more. `asked`: a call is in flight, nothing follows it.
 
     `refused`: the submission is in flight, in doubt or done, or the claim is final or rolling back otherwise.
@@ -30,6 +34,8 @@ def cancel(claim_id: UUID) -> Cancelled:
     while True:
         with db.transaction() as session:
             answer = _cancel(session, workflows.read(session, claim_id))
+            if answer in {"done", "asked"}:
+                keep(session, answer)
         if answer is not None:
             return answer
 
@@ -75,7 +81,7 @@ def _move_to_cancelled(session: Session, seen: Seen) -> bool:
     return moved
 
 
-def retry(claim_id: UUID, *, notify: bool, actor: str) -> Retried:
+def retry(claim_id: UUID, *, notify: bool, actor: str, keep: Keep = lambda *_: None) -> Retried:
     """Begin another run of a failed claim where it failed. `notify`: tell the new outcome even if the old one was told.
 
     `actor`: who asks, for the history (client, operator).
@@ -83,6 +89,8 @@ def retry(claim_id: UUID, *, notify: bool, actor: str) -> Retried:
     while True:
         with db.transaction() as session:
             answer = _retry(session, claim_id, notify=notify, actor=actor)
+            if answer == "done":
+                keep(session, answer)
         if answer is not None:
             return answer
 

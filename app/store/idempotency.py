@@ -1,10 +1,10 @@
 """Idempotency keys: who runs a request first, and the answer that every repeat of it gets.
 
 A row without a status is a request in progress; its `created_at` is the token of whoever runs it. A row may hold a
-promise before its status: what was accepted is committed, only the final answer is still waited for. A request that
-died is taken over once it is stale: from a promise follows the promised answer, never a second run. Or it is tied to an
-operation: then a repeat goes by what became of that, whether the first request still waits, was answered by a 5xx or
-died. Answers are sealed, for they may hold personal data. Times are Postgres's.
+promise before its status (which is among its headers till then): what was accepted is committed, only the final answer
+is still waited for. A request that died is taken over once it is stale: from a promise follows the promised answer,
+never a second run. Or it is tied to an operation: then a repeat goes by what became of that, whether the first request
+still waits, was answered by a 5xx or died. Answers are sealed, for they may hold personal data. Times are Postgres's.
 """
 
 import base64
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, cast, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -23,9 +23,10 @@ from app.models.client import IdempotencyKey
 
 KEPT = timedelta(hours=24)
 STALE = timedelta(seconds=40)  # above the longest wait, and what comes before and after it
-PROMISED_STATUS = 202
 K = IdempotencyKey
 _NOW = func.clock_timestamp()
+_STATUS = "Status"
+_PROMISED_STATUS = func.coalesce(cast(K.headers[_STATUS].astext, Integer), 202)  # older releases kept none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,11 @@ def begin(session: Session, client_id: UUID, key: str, request: str) -> Running 
         raise errors.Refused(422, "idempotency-mismatch", "This Idempotency-Key was used for another request.")
     if found is not None and found.status is None and found.operation_id is not None:
         return Running(client_id=client_id, key=key, token=found.created_at, operation_id=found.operation_id)
-    if found is None or (found.status is None and not (found.body and _redeem(session, found))):
+    status = (found.status or _redeem(session, found)) if found else None
+    if found is None or status is None:
         raise errors.Refused(409, "idempotency-in-progress", "The first request with this key is still being accepted.")
-    return Answer(status=found.status or PROMISED_STATUS, headers=found.headers or {}, body=_open(found.body or ""))
+    told = {name: value for name, value in (found.headers or {}).items() if name != _STATUS}
+    return Answer(status=status, headers=told, body=_open(found.body or ""))
 
 
 def _enter(session: Session, client_id: UUID, key: str, request: str) -> datetime | None:
@@ -79,10 +82,11 @@ def _enter(session: Session, client_id: UUID, key: str, request: str) -> datetim
     )
 
 
-def _redeem(session: Session, found: IdempotencyKey) -> bool:
-    """The holder of a promise died: what it promised becomes the answer."""
-    mine = and_(*_held(found.client_id, found.key, found.created_at), K.created_at < _NOW - STALE)
-    return _hit(session, update(K).where(mine).values(status=PROMISED_STATUS))
+def _redeem(session: Session, found: IdempotencyKey) -> int | None:
+    """The status of a promise whose holder died: what it promised becomes the answer. None: there is none."""
+    held = _held(found.client_id, found.key, found.created_at)
+    died = update(K).where(*held, K.body.is_not(None), K.created_at < _NOW - STALE).values(status=_PROMISED_STATUS)
+    return session.scalar(died.returning(K.status).execution_options(synchronize_session=False))
 
 
 def promise(session: Session, running: Running, answer: Answer) -> bool:
@@ -90,8 +94,9 @@ def promise(session: Session, running: Running, answer: Answer) -> bool:
 
     False: somebody took over, so nothing may be accepted.
     """
-    values = {"headers": dict(answer.headers), "body": _seal(answer.body)}
-    return _hit(session, update(K).where(*_held(running.client_id, running.key, running.token)).values(**values))
+    headers = {**answer.headers, _STATUS: str(answer.status)}
+    mine = _held(running.client_id, running.key, running.token)
+    return _hit(session, update(K).where(*mine).values(headers=headers, body=_seal(answer.body)))
 
 
 def tie(session: Session, running: Running, operation_id: UUID) -> bool:
@@ -125,7 +130,7 @@ def give_up(session: Session, running: Running) -> None:
     A promise is kept, for what it tells has happened, and so is the tie to an operation.
     """
     mine = (*_held(running.client_id, running.key, running.token), K.operation_id.is_(None))
-    session.execute(update(K).where(*mine, K.body.is_not(None)).values(status=PROMISED_STATUS))
+    session.execute(update(K).where(*mine, K.body.is_not(None)).values(status=_PROMISED_STATUS))
     session.execute(delete(K).where(*mine, K.body.is_(None)))
 
 

@@ -1,15 +1,16 @@
 """Cancelling and retrying claims over HTTP: contract 2.6 and 2.7. What they do to the row: tests/flows."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from app import db, metrics
 from app.api import waiting
-from app.flows import claim_requests
+from app.flows import claim_requests, dispatch
 from app.models.client import IdempotencyKey
 from app.models.workflow import Move
 from app.store import clients
@@ -183,10 +184,11 @@ def test_operators_retry_also_while_the_line_is_off_for_the_owner(send, failed, 
 )
 def test_notify_is_handed_on(send, failed, monkeypatch, body, notify):
     calls: list[dict[str, Any]] = []
+    carry_out = claim_requests.retry
 
-    def retry(claim_id: object, **rest: Any) -> str:
+    def retry(claim_id: Any, *, keep: Any, **rest: Any) -> str:
         calls.append({"id": str(claim_id), **rest})
-        return "done"
+        return carry_out(claim_id, keep=keep, **rest)
 
     monkeypatch.setattr(claim_requests, "retry", retry)
     assert send("retry", failed, **({} if body is None else {"json": body})).status_code == 202
@@ -297,6 +299,98 @@ def test_dying_while_a_retry_is_waited_for_begins_no_third_run(send, failed, mon
     put_into(failed, "failed", error=FAILURE)
     again = send("retry", failed, headers={"Idempotency-Key": "k"})
     assert (again.status_code, again.json["run"]) == (202, 2)
+
+
+class Died(BaseException):
+    """The process is killed: nothing of ours handles it, and no answer is given."""
+
+
+@pytest.fixture
+def dying(send, monkeypatch) -> Callable[..., None]:
+    """As `send`, but the process dies as soon as the request has committed."""
+
+    def request(*what: str, **more: Any) -> None:
+        def die(id: object) -> None:
+            raise Died
+
+        with monkeypatch.context() as committed:
+            committed.setattr(dispatch, "enqueue", die)
+            with pytest.raises(Died):
+                send(*what, **more)
+
+    return request
+
+
+def age(seconds: int) -> None:
+    with db.transaction() as session:
+        earlier = IdempotencyKey.created_at - timedelta(seconds=seconds)
+        session.execute(update(IdempotencyKey).values(created_at=earlier))
+
+
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "wait=5"}])
+@pytest.mark.parametrize("meanwhile", ["accepted", "failed", "submitted"])
+def test_dying_after_a_retry_answers_its_repeat_and_begins_no_third_run(send, failed, dying, prefer, meanwhile):
+    key = {"Idempotency-Key": "k"}
+    dying("retry", failed, headers={**key, **prefer})
+    put_into(failed, meanwhile, **({"error": FAILURE} if meanwhile == "failed" else {}))
+    age(41)
+    again = send("retry", failed, headers=key)
+    assert (again.status_code, again.json["id"], again.json["state"], again.json["run"]) == (202, failed, "accepted", 2)
+    assert (again.headers["Location"], "Status" in again.headers) == (f"/travel-claims/{failed}", False)
+    assert send("retry", failed, headers=key).data == again.data
+    with db.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Move).where(Move.reason == "retry")) == 1
+
+
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "wait=5"}])
+def test_dying_after_a_cancel_answers_its_repeat(send, post, dying, prefer):
+    filed = post(claim(rollback=True)).json["id"]
+    put_into(filed, "created")
+    with db.transaction() as session:
+        session.execute(_CLAIMS.update().values(claim_made=True, claim_id="x"))
+    key = {"Idempotency-Key": "k"}
+    dying("cancel", filed, headers={**key, **prefer})
+    put_into(filed, "rollback-failed", error=FAILURE)
+    age(41)
+    for _ in range(2):
+        again = send("cancel", filed, headers=key)
+        assert (again.status_code, again.json["state"], again.json["cancelRequested"]) == (200, "rolling-back", True)
+
+
+def test_a_cancel_that_was_asked_for_is_told_again_though_its_first_request_died(send, filed, monkeypatch):
+    put_into(filed, "created", in_doubt=True, intent={"step": "add_expenses", "index": 0, "at": "2026-03-02T10:00:00Z"})
+    ask, key = claim_requests.cancel, {"Idempotency-Key": "k"}
+
+    def die(*args: Any, **rest: Any) -> str:
+        ask(*args, **rest)
+        raise Died
+
+    with monkeypatch.context() as committed:
+        committed.setattr(claim_requests, "cancel", die)
+        with pytest.raises(Died):
+            send("cancel", filed, headers=key)
+    put_into(filed, "submitted", in_doubt=False, intent=None)
+    age(41)
+    again = send("cancel", filed, headers=key)
+    assert (again.status_code, again.json["state"], again.json["cancelRequested"]) == (202, "created", True)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_request_that_was_taken_over_does_nothing(send, failed, monkeypatch, dispatched, verb):
+    if verb == "cancel":
+        put_into(failed, "accepted", due_at=func.now(), wake_at=func.now())
+    done = getattr(claim_requests, verb)
+
+    def slow(*args: Any, **rest: Any) -> str:
+        age(41)
+        return done(*args, **rest)
+
+    monkeypatch.setattr(claim_requests, verb, slow)
+    answer = send(verb, failed, headers={"Idempotency-Key": "k"})
+    assert told(answer) == (409, "idempotency-in-progress")
+    with db.transaction() as session:
+        found = session.scalar(select(func.count()).select_from(Move).where(Move.reason == verb))
+    assert (found, dispatched) == (0, [])
 
 
 # Records
