@@ -1,12 +1,11 @@
 """How gunicorn serves the API: a few processes with many threads, for requests wait on the database or on a claim."""
 
 import os
-import sys
 from typing import Any
 
 from prometheus_client import multiprocess
 
-from app import db, errors
+from app import db, remedies
 from app.flows import products
 
 bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - HOST narrows it
@@ -21,11 +20,8 @@ control_socket_disable = True  # it would lie in the home folder, shared by ever
 
 
 def on_starting(_server: Any) -> None:
-    """Refuse to start, in one message, before any worker is there: a variable is missing or malformed."""
-    try:
-        products.check()
-    except errors.BadSettings as error:
-        sys.exit(str(error))
+    """Refuse to start, in one message, before any worker is there: a variable is missing, or the schema is."""
+    remedies.or_exit(products.check)
     db.close()  # no connection of ours is to be shared with the workers
 
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from app import config, db, diagnosis, errors, logs
+from app import config, db, diagnosis, errors, logs, remedies
 from app.diagnosis import Finding
 from app.store import clients, declaration_jobs, names, workflows
 from app.store.workflows import Seen
@@ -28,8 +28,8 @@ class _Friendly(click.Group):
         except (errors.Throughline, LookupError, ValueError) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            if db.unreachable(error):
-                raise click.ClickException("Postgres cannot be reached at DATABASE_URL; is it running?") from error
+            if sentence := remedies.against(error):
+                raise click.ClickException(sentence) from error
             raise
 
 

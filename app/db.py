@@ -6,6 +6,7 @@ row for long. Nothing connects at import.
 
 import functools
 import logging
+import re
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ __all__ = [
     "engine",
     "kept",
     "persistent",
+    "refusal",
+    "sqlstate",
     "statements",
     "transaction",
     "unreachable",
@@ -167,6 +170,19 @@ def unreachable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return isinstance(error, PoolTimeout)
+
+
+def sqlstate(error: BaseException) -> str:
+    """Postgres's code for it, such as 40P01; empty where there is none, as for a connection that was not made."""
+    return getattr(error.orig, "sqlstate", None) or "" if isinstance(error, DBAPIError) else ""
+
+
+def refusal(error: BaseException) -> str:
+    """Why a Postgres that is there lets nobody in, in its words, such as a wrong password; empty for all else."""
+    if not isinstance(error, OperationalError) or sqlstate(error):
+        return ""
+    found = re.search(r"connection to server .* failed: FATAL: +(.+)", str(error.orig))
+    return found[1] if found else ""
 
 
 def persistent(action: Callable[P, T]) -> Callable[P, T]:

@@ -30,8 +30,11 @@ def run() -> list[Finding]:
     database = _database()
     if not database.ok:
         return [settings, database, _broker()]
-    checks: list[Callable[[], Finding]] = [_schema, _broker, _workers, _overdue, _calendar, _lines]
-    return [settings, database, *(check() for check in checks)]
+    schema = _schema()
+    if not schema.ok:
+        return [settings, database, schema, _broker()]
+    checks: list[Callable[[], Finding]] = [_broker, _workers, _overdue, _calendar, _lines]
+    return [settings, database, schema, *(check() for check in checks)]
 
 
 def _settings() -> Finding:
@@ -51,6 +54,8 @@ def _database() -> Finding:
     except Exception as error:
         if not db.unreachable(error):
             raise
+        if said := db.refusal(error):
+            return Finding("Postgres", False, said, "correct DATABASE_URL, or wait while it starts")
         return Finding("Postgres", False, "cannot be reached", "start it, or correct DATABASE_URL")
     return Finding("Postgres", True, version)
 
@@ -58,8 +63,9 @@ def _database() -> Finding:
 def _schema() -> Finding:
     with db.transaction() as session:
         have, want = health.schema_version(session), health.schema_head()
-    remedy = "" if have == want else "run `throughline migrate`"
-    return Finding("schema", have == want, f"{have or 'none'}, newest is {want}", remedy)
+    if not health.schema_serves(have):
+        return Finding("schema", False, f"{have or 'none'}, newest is {want}", "run `throughline migrate`")
+    return Finding("schema", True, f"{have}, newest is {want}" if have == want else f"{have}, newer than our {want}")
 
 
 def _broker() -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 import prometheus_client
 from celery import signals
 
-from app import config, errors, logs, queue
+from app import config, errors, logs, queue, remedies
 from app.flows import products, replays, sweep, worker
 from tasks import beat, bulkheads, reconnecting
 
@@ -64,11 +64,8 @@ def _logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _begin(**_: Any) -> None:
-    try:
-        products.check()
-    except errors.BadSettings as error:  # a signal's handler may raise nothing but this to be heard
-        sys.exit(str(error))
-    worker.beat_if_possible()
+    remedies.or_exit(products.check)  # which is the only way for a signal's handler to be heard
+    remedies.or_exit(worker.beat_if_possible)
     worker.start(sweep.sweep)  # a worker that starts while its broker is away works, too
 
 

@@ -6,12 +6,16 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
 from click.testing import CliRunner, Result
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app import config, db, diagnosis, logs, queue
-from app.cli import main
+from app.cli import ROOT, main
 from app.diagnosis import Finding
 from app.models.workflow import Tick, Worker
 from app.states import Claim as S
@@ -25,6 +29,7 @@ from tests.flows.voucher_play import cancel, create
 from tests.store.conftest import seen, workflow
 
 Type = Callable[..., Result]
+UNMIGRATED = "Error: The schema is not the one that this version needs; run `throughline migrate`.\n"
 
 
 @pytest.fixture
@@ -43,6 +48,34 @@ def throughline(database: None) -> Type:
 @pytest.fixture
 def no_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing?connect_timeout=2")
+    monkeypatch.setattr(db, "engine", lambda: engine)
+    yield
+    engine.dispose()
+
+
+@pytest.fixture
+def database_of_its_own(
+    postgres: services.Postgres, throughline: Type, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A database with nothing in it."""
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS bare WITH (FORCE)")
+        connection.execute("CREATE DATABASE bare")
+    engine = create_engine(postgres.url_of("bare").replace("postgresql:", "postgresql+psycopg:"))
+    monkeypatch.setattr(db, "engine", lambda: engine)
+    yield
+    engine.dispose()
+
+
+@pytest.fixture
+def first_schema(database_of_its_own: None) -> None:
+    """As the first migration left it."""
+    command.upgrade(Config(str(ROOT / "alembic.ini")), "0001")
+
+
+@pytest.fixture
+def wrong_password(throughline: Type, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    engine = create_engine(db.engine().url.set(password="guessed"))
     monkeypatch.setattr(db, "engine", lambda: engine)
     yield
     engine.dispose()
@@ -145,6 +178,71 @@ def test_a_postgres_that_is_away_is_told_as_such(throughline: Type, no_postgres:
     answer = throughline("clients", "list")
     assert answer.exit_code == 1
     assert answer.stderr == "Error: Postgres cannot be reached at DATABASE_URL; is it running?\n"
+
+
+def test_a_password_that_postgres_refuses_is_told_as_such(throughline: Type, wrong_password: None) -> None:
+    answer = throughline("clients", "list")
+    assert answer.exit_code == 1
+    assert answer.stderr == (
+        'Error: Postgres refuses the connection: password authentication failed for user "throughline". '
+        "User, password and database are those of DATABASE_URL.\n"
+    )
+
+
+def test_a_lock_that_is_not_free_is_told_as_such(throughline: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = create_engine(db.engine().url, connect_args={"options": "-c lock_timeout=50"})
+    with db.transaction() as session:
+        session.execute(text("LOCK TABLE clients"))
+        monkeypatch.setattr(db, "engine", lambda: impatient)
+        answer = throughline("clients", "list")
+    impatient.dispose()
+    assert answer.exit_code == 1
+    assert answer.stderr == "Error: A lock that others hold was not free in time; run the command again.\n"
+
+
+def test_a_deadlock_is_told_as_such(throughline: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise OperationalError("", {}, psycopg.errors.DeadlockDetected())
+
+    monkeypatch.setattr(clients, "every", ended)
+    answer = throughline("clients", "list")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("Error: Postgres ended this")
+    assert answer.stderr.endswith("(a deadlock); run the command again.\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("clients", "add", "check-in", "--scope", "operator"),
+        ("clients", "list"),
+        ("toggles", "set", "check-in", "claims", "on"),
+        ("show", "a2F5"),
+        ("alive",),
+    ],
+    ids="-".join,
+)
+def test_a_schema_that_is_not_there_is_told_as_such(
+    throughline: Type, database_of_its_own: None, words: tuple[str, ...]
+) -> None:
+    answer = throughline(*words)
+    assert (answer.exit_code, answer.stderr) == (1, UNMIGRATED)
+
+
+@pytest.mark.parametrize("words", [("show", "a2F5"), ("alive",)], ids="-".join)
+def test_a_schema_that_is_too_old_is_told_as_such(
+    throughline: Type, first_schema: None, words: tuple[str, ...]
+) -> None:
+    answer = throughline(*words)
+    assert (answer.exit_code, answer.stderr) == (1, UNMIGRATED)
+
+
+def test_a_wrong_statement_of_our_own_is_not_blamed_on_the_schema(
+    throughline: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "every", lambda session: session.execute(text("SELECT nonsense")))
+    with pytest.raises(ProgrammingError):
+        throughline("clients", "list")
 
 
 def test_an_error_of_our_own_is_not_dressed_up(throughline: Type, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,9 +376,40 @@ def test_work_that_is_due_for_a_minute_is_a_finding_and_work_that_is_held_is_non
 
 
 def test_a_schema_that_is_not_the_newest_is_a_finding(throughline: Type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis.health, "schema_head", lambda: "9999")
+    monkeypatch.setattr(diagnosis.health, "schema_version", lambda session: "0001")
     found = findings()["schema"]
     assert (found.ok, found.remedy) == (False, "run `throughline migrate`")
+
+
+def test_a_schema_that_is_newer_than_this_code_is_told_and_nothing_wrong(
+    throughline: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis.health, "schema_version", lambda session: "9999")
+    found = findings()["schema"]
+    assert (found.ok, found.detail, found.remedy) == (True, f"9999, newer than our {health.schema_head()}", "")
+
+
+@pytest.mark.parametrize(("schema", "have"), [("database_of_its_own", "none"), ("first_schema", "0001")])
+def test_without_the_schema_only_what_can_be_told_is_told(
+    throughline: Type, request: pytest.FixtureRequest, schema: str, have: str
+) -> None:
+    request.getfixturevalue(schema)
+    told = throughline("doctor")
+    assert (told.exit_code, told.stderr) == (1, "")
+    lines = told.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if "->" not in line] == [
+        "ok   environment", "ok   Postgres", "WRONG schema", "ok   Redis",
+    ]  # fmt: skip
+    assert lines[2:4] == [
+        f"WRONG schema: {have}, newest is {health.schema_head()}",
+        "      -> run `throughline migrate`",
+    ]
+
+
+def test_a_postgres_that_refuses_us_is_not_said_to_be_away(throughline: Type, wrong_password: None) -> None:
+    found = findings()
+    assert list(found) == ["environment", "Postgres", "Redis"]
+    assert found["Postgres"].detail == 'password authentication failed for user "throughline"'
 
 
 def test_a_redis_that_is_away_is_a_finding(throughline: Type, redis_server: services.Redis) -> None:
