@@ -1,17 +1,23 @@
 """How gunicorn serves the API: a few processes with many threads, for requests wait on the database or on a claim."""
 
-import os
+import sys
 from typing import Any
 
 from prometheus_client import multiprocess
 
-from app import db, remedies
+from app import db, errors, remedies
+from app.config import settings
 from app.flows import products
 
-bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - HOST narrows it
+try:
+    wanted = settings()
+except errors.BadSettings as error:
+    sys.exit(str(error))
+
+bind = f"{wanted.host}:{wanted.port}"
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = int(os.environ.get("WEB_THREADS", "64"))
+workers = wanted.web_concurrency  # gunicorn reads the variable, too, before this: the Procfile keeps nonsense from it
+threads = wanted.web_threads
 timeout = 60
 graceful_timeout = 30  # above the longest wait that `Prefer: wait` allows
 keepalive = 75  # above the idle time of usual load balancers, which otherwise hit connections being closed
@@ -27,5 +33,5 @@ def on_starting(_server: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Take a dead process's gauges out of the sum."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if wanted.prometheus_multiproc_dir:
         multiprocess.mark_process_dead(worker.pid)

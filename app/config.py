@@ -267,6 +267,8 @@ class Settings(_Group):
     hold_seconds: Seconds = 15
     soft_shutdown_seconds: Seconds = 10
     worker_concurrency: Annotated[int, Field(ge=1)] = 32
+    host: str = "0.0.0.0"  # noqa: S104 - HOST narrows it
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1)] = 2
     web_threads: Annotated[int, Field(ge=1)] = 64
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0

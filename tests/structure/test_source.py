@@ -66,6 +66,22 @@ def test_an_option_that_is_none_would_be_seen(name: str, unreachable: dict[str, 
     assert told.returncode != 0
 
 
+@pytest.mark.parametrize("variable", ["WEB_CONCURRENCY", "WEB_THREADS", "PORT", "HOST"])
+def test_an_empty_variable_of_web_counts_as_absent(variable: str, unreachable: dict[str, str]) -> None:
+    told = run(["sh", "-c", f"{PROCFILE['web']} --print-config"], {**unreachable, variable: ""})
+    assert told.returncode == 0, told.stderr[-2_000:]
+    shown = dict(re.findall(r"^(\w+) +[:=] +(.*)$", told.stdout, flags=re.MULTILINE))
+    assert (shown["workers"], shown["threads"], shown["bind"]) == ("2", "64", "['0.0.0.0:8000']")
+
+
+@pytest.mark.parametrize("variable", ["WEB_CONCURRENCY", "WEB_THREADS", "PORT"])
+def test_a_variable_of_web_that_is_no_number_is_named(variable: str, unreachable: dict[str, str]) -> None:
+    told = run(["sh", "-c", f"{PROCFILE['web']} --check-config"], {**unreachable, variable: "many"})
+    assert told.returncode != 0
+    assert variable in told.stderr.splitlines()[-1]
+    assert "Traceback" not in told.stderr
+
+
 def test_flower_does_not_start_without_a_password(unreachable: dict[str, str]) -> None:
     told = run(["sh", "-c", f"{PROCFILE['flower']} --help"], unreachable)
     assert told.returncode != 0
