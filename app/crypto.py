@@ -1,7 +1,7 @@
 """Personal data at rest: an encrypted column type with a key ring, and a keyed hash for look-ups.
 
 A sealed value is `key fingerprint (4 bytes) + nonce (12) + AES-256-GCM ciphertext`. The first of `DATA_KEYS` seals; any
-of them opens, so keys rotate by putting a new one in front.
+of them opens. A new key is put behind the others first, and in front once every process has it.
 """
 
 import base64
