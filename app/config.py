@@ -43,6 +43,7 @@ TRAVEL_PAY_VERSIONS = {
     "mileage": "v3",
     "expenses": "v1",
 }
+SEND_WITHIN_SECONDS = 2.0  # from a call's intent to its first byte: what app/flows/work.py allows
 
 
 def _versions(text: object) -> object:
@@ -106,9 +107,9 @@ class TravelPay(_Group):
             raise ValueError("TRAVEL_PAY_SUBSCRIPTION_KEY_E and TRAVEL_PAY_SUBSCRIPTION_KEY_S go together: set both")
         if not self.subscription_key and not self.subscription_key_e:
             raise ValueError("TRAVEL_PAY_SUBSCRIPTION_KEY (or TRAVEL_PAY_SUBSCRIPTION_KEY_E and _S) is missing")
-        if self.settle_seconds <= self.connect_timeout + self.read_timeout:
+        if self.settle_seconds <= self.connect_timeout + self.read_timeout + SEND_WITHIN_SECONDS:
             raise ValueError(
-                "TRAVEL_PAY_SETTLE_SECONDS must be above TRAVEL_PAY_CONNECT_TIMEOUT + TRAVEL_PAY_READ_TIMEOUT, "
+                "TRAVEL_PAY_SETTLE_SECONDS must be above TRAVEL_PAY_CONNECT_TIMEOUT + TRAVEL_PAY_READ_TIMEOUT + 2, "
                 "or a late effect could be taken for none"
             )
         return self
@@ -162,9 +163,17 @@ class Notify(_Group):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.settle_seconds <= self.timeout:
-            raise ValueError("NOTIFY_SETTLE_SECONDS must be above NOTIFY_TIMEOUT, or a late text is taken for none")
+        if self.settle_seconds <= self.connect_timeout + self.timeout + SEND_WITHIN_SECONDS:
+            raise ValueError(
+                "NOTIFY_SETTLE_SECONDS must be above NOTIFY_TIMEOUT + its limit of connecting (the same, at most 10) "
+                "+ 2, or a late text is taken for none"
+            )
         return self
+
+    @property
+    def connect_timeout(self) -> float:
+        """As `timeout`, at most 10 s."""
+        return min(10.0, self.timeout)
 
     def sender(self, product: str) -> str:
         """The UUID of the product's text sender. Raises BadSettings, naming the variable, when it is not set."""
@@ -230,6 +239,11 @@ class Imovo(_Group):
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     breaker_seconds: Seconds = 30
 
+    @property
+    def longest_call(self) -> float:
+        """Connecting and all that follows."""
+        return self.connect_timeout + self.timeout
+
 
 class Vouchers(_Group):
     """What concerns our side of a voucher. Vouchers contract, section 6. Times in seconds."""
@@ -286,9 +300,9 @@ class Settings(_Group):
     def _consistent(self) -> Self:
         if self.lease_dead_seconds <= 2 * self.lease_heartbeat_seconds:
             raise ValueError("LEASE_DEAD_SECONDS must be above twice LEASE_HEARTBEAT_SECONDS")
-        if self.imovo and self.vouchers.settle_seconds <= self.imovo.connect_timeout + self.imovo.timeout:
+        if self.imovo and self.vouchers.settle_seconds <= self.imovo.longest_call + SEND_WITHIN_SECONDS:
             raise ValueError(
-                "VOUCHER_SETTLE_SECONDS must be above IMOVO_CONNECT_TIMEOUT + IMOVO_TIMEOUT, "
+                "VOUCHER_SETTLE_SECONDS must be above IMOVO_CONNECT_TIMEOUT + IMOVO_TIMEOUT + 2, "
                 "or a late effect could be taken for none"
             )
         if self.imovo and self.vouchers.max_waiting >= self.web_threads:

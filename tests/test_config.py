@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from app import config, errors
+from app.flows import work
 
 KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 OTHER_KEY = base64.b64encode(b"fedcba9876543210fedcba9876543210").decode()
@@ -32,6 +33,7 @@ NOTIFY = {
     "NOTIFY_API_KEY": "name-11111111-2222-4333-8444-555555555501-11111111-2222-4333-8444-555555555502",
     "NOTIFY_CALLBACK_TOKEN": "callback-token-of-thirty-two-characters",
 }
+IMOVO = {"IMOVO_URL": "https://imovo.example", "IMOVO_API_KEY": "imovo-secret"}
 EVERYTHING = {**COMMON, **TRAVEL_PAY, **NOTIFY}
 SWITCHES = {"TRAVEL_PAY_URL", "NOTIFY_URL"}
 REQUIRED = sorted(EVERYTHING.keys() - SWITCHES - {"TRAVEL_PAY_SUBSCRIPTION_KEY"})
@@ -171,7 +173,11 @@ def test_settings_are_read_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> 
 # What belongs together
 
 
-@pytest.mark.parametrize(("settle", "usable"), [("55", False), ("55.1", True)])
+def test_a_call_counts_as_sent_within_the_time_that_the_engine_gives_it() -> None:
+    assert config.SEND_WITHIN_SECONDS == work.SEND_WITHIN_SECONDS
+
+
+@pytest.mark.parametrize(("settle", "usable"), [("57", False), ("57.1", True)])
 def test_travel_pay_settles_later_than_the_longest_call(load: Load, settle: str, usable: bool) -> None:
     limits = {"TRAVEL_PAY_CONNECT_TIMEOUT": "10", "TRAVEL_PAY_READ_TIMEOUT": "45", "TRAVEL_PAY_SETTLE_SECONDS": settle}
     if usable:
@@ -180,13 +186,24 @@ def test_travel_pay_settles_later_than_the_longest_call(load: Load, settle: str,
         assert "TRAVEL_PAY_SETTLE_SECONDS must be above" in refusal(load, EVERYTHING, **limits)
 
 
-@pytest.mark.parametrize(("settle", "usable"), [("30", False), ("31", True)])
-def test_notify_settles_later_than_the_longest_call(load: Load, settle: str, usable: bool) -> None:
+@pytest.mark.parametrize(
+    ("limit", "settle", "usable"), [("30", "42", False), ("30", "42.1", True), ("3", "8", False), ("3", "8.1", True)]
+)
+def test_notify_settles_later_than_the_longest_call(load: Load, limit: str, settle: str, usable: bool) -> None:
+    limits = {"NOTIFY_TIMEOUT": limit, "NOTIFY_SETTLE_SECONDS": settle}
     if usable:
-        load(EVERYTHING, NOTIFY_TIMEOUT="30", NOTIFY_SETTLE_SECONDS=settle)
+        load(EVERYTHING, **limits)
     else:
-        said = refusal(load, EVERYTHING, NOTIFY_TIMEOUT="30", NOTIFY_SETTLE_SECONDS=settle)
-        assert "NOTIFY_SETTLE_SECONDS must be above NOTIFY_TIMEOUT" in said
+        assert "NOTIFY_SETTLE_SECONDS must be above NOTIFY_TIMEOUT" in refusal(load, EVERYTHING, **limits)
+
+
+@pytest.mark.parametrize(("settle", "usable"), [("20", False), ("20.1", True)])
+def test_a_voucher_settles_later_than_the_longest_call(load: Load, settle: str, usable: bool) -> None:
+    limits = {"IMOVO_CONNECT_TIMEOUT": "3", "IMOVO_TIMEOUT": "15", "VOUCHER_SETTLE_SECONDS": settle}
+    if usable:
+        load({**COMMON, **IMOVO}, **limits)
+    else:
+        assert "VOUCHER_SETTLE_SECONDS must be above" in refusal(load, {**COMMON, **IMOVO}, **limits)
 
 
 def test_a_worker_is_not_dead_before_it_could_beat_twice(load: Load) -> None:

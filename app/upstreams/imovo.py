@@ -89,7 +89,7 @@ class Imovo:
             effect=effect,
             connect=min(settings.connect_timeout, self._most),
             read=settings.timeout,
-            whole=min(settings.connect_timeout + settings.timeout, self._most),
+            whole=min(settings.longest_call, self._most),
         )
         return self._upstream.send(self._work, request, answers.understood(read, reading=request.safe))
 
@@ -120,7 +120,7 @@ def make(settings: config.Imovo, common: shared.Shared, *, pool: int = 32) -> ht
     rule = breaker.Rule(
         failures=settings.breaker_failures,
         waits=(settings.breaker_seconds,),
-        probe=settings.connect_timeout + settings.timeout + _BEYOND,
+        probe=settings.longest_call + _BEYOND,
     )
     options = http.Options(
         per_second=settings.rate_per_second,

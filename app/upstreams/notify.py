@@ -21,7 +21,6 @@ from app.upstreams.answers import Answer
 
 T = TypeVar("T")
 Personalisation = Mapping[str, str]
-_CONNECT_SECONDS = 10.0
 _REFUSED_AFTER, _REFUSED_TRIES = 600.0, 3
 # The library warns with the upstream's own text, which may hold a phone number; the timeline has it scrubbed.
 logging.getLogger("notifications_python_client").setLevel(logging.ERROR)
@@ -84,7 +83,7 @@ class Notify:
         )
 
     def _ask(self, request: http.Request, call: Callable[[Any], object], understand: Callable[[Answer], T]) -> T:
-        limits = (min(_CONNECT_SECONDS, self._settings.timeout), self._settings.timeout)
+        limits = (self._settings.connect_timeout, self._settings.timeout)
 
         def perform(session: requests.Session) -> None:
             client = _Client(self._settings, session, self._work.correlation_id, limits)

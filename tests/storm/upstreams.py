@@ -10,7 +10,8 @@ from tests.storm.orders import REFUSING, Declaration, Order
 
 SHARE = 0.2  # of all calls
 LATE_SHARE = 0.05  # of the calls with effects
-# Connect and read limits of 1 and 3 s, and 5 s until a lost call has settled.
+# Connect and read limits of 1 and 3 s (texts: 3 and 3); with the 2 s within which a call is sent, 7 s (9) until a lost
+# call has settled.
 SETTINGS: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
     "WORKER_CONCURRENCY": "48",  # per line: claims need most, with five calls each
@@ -18,13 +19,13 @@ SETTINGS: Mapping[str, str] = {
     "TRAVEL_PAY_READ_TIMEOUT": "3",
     "TRAVEL_PAY_AUTH_READ_TIMEOUT": "3",
     "TRAVEL_PAY_FIND_SECONDS": "1",
-    "TRAVEL_PAY_SETTLE_SECONDS": "5",
+    "TRAVEL_PAY_SETTLE_SECONDS": "7",
     "TRAVEL_PAY_BACKOFF_SECONDS": "1",
     "TRAVEL_PAY_BACKOFF_MAX_SECONDS": "3",
     "TRAVEL_PAY_MAX_ATTEMPTS": "50",
     "TRAVEL_PAY_DELETE_CLAIM_PATH": "api/v3/claims/{claimId}",
     "NOTIFY_TIMEOUT": "3",
-    "NOTIFY_SETTLE_SECONDS": "5",
+    "NOTIFY_SETTLE_SECONDS": "9",
     "NOTIFY_BACKOFF_SECONDS": "1",
     "MDG_CONNECT_TIMEOUT": "1",
     "MDG_READ_TIMEOUT": "3",
@@ -38,7 +39,7 @@ SETTINGS: Mapping[str, str] = {
     "IMOVO_TIMEOUT": "3",
     "IMOVO_BREAKER_SECONDS": "1",
     "IMOVO_RATE_PER_SECOND": "200",
-    "VOUCHER_SETTLE_SECONDS": "5",
+    "VOUCHER_SETTLE_SECONDS": "7",
     "VOUCHER_BACKOFF_MAX_SECONDS": "3",
 }
 _BEYOND_LIMITS = 4.0

@@ -11,7 +11,7 @@ THREADS, SECONDS = 4, 100
 
 def test_a_line_whose_upstream_hangs_leaves_the_others_alone(installation: Installation) -> None:
     one = installation
-    limits = {"TRAVEL_PAY_READ_TIMEOUT": str(SECONDS + 2), "TRAVEL_PAY_SETTLE_SECONDS": str(SECONDS + 4)}
+    limits = {"TRAVEL_PAY_READ_TIMEOUT": str(SECONDS + 2), "TRAVEL_PAY_SETTLE_SECONDS": str(SECONDS + 6)}
     one.environment |= {"WORKER_CONCURRENCY": str(THREADS), **limits}
     key = one.run("clients", "add", "passengers", "--scope", "declarations")
     one.start_web()
