@@ -43,7 +43,7 @@ class Ok(Outcome):
 class Nothing(Outcome):
     """Only from find: the upstream shows no trace of the lost call (yet: the engine waits for the settle time).
 
-    `at_once`: even a late effect would do no harm to a repeat, so that only the back-off is waited for.
+    `at_once`: even a late effect would do no harm to a repeat, so that it waits for its back-off alone.
     """
 
     at_once: bool = False

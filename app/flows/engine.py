@@ -248,17 +248,22 @@ class Run:
         return self._later(work, outcome, after=after, attempt=tries, intent=intent)
 
     def _saw_nothing(self, work: LeasedWork, outcome: Nothing) -> Next:
-        """The upstream shows no trace of the lost call: wait until it has settled, then do it again or give up."""
+        """The upstream shows no trace of the lost call: wait until it has settled, then do it again or give up.
+
+        A repeat that a late effect cannot harm need not wait. An end must: nothing would look for the effect any more.
+        """
         held = self.held
         lost = self._how_the_lost_call_ended()
         late = held.is_past_deadline()
-        if not work.settled and not outcome.at_once:
+        limit = held.policy.attempts
+        gives_up = late or (limit is not None and held.seen.attempt >= limit and not held.undoing)
+        repeats = not (gives_up or held.record.asked)
+        if not work.settled and not (outcome.at_once and repeats):
             if late:
                 return self._fail(work, outcome, _undecided(lost), in_doubt=True)
             wait = max((held.settles_at() - held.seen.now).total_seconds(), 0.1)
             return self._later(work, outcome, after=wait, attempt=held.seen.attempt, intent=held.seen.intent)
-        limit = held.policy.attempts
-        if late or (limit is not None and held.seen.attempt >= limit and not held.undoing):
+        if gives_up:
             return self._fail(work, outcome, lost, in_doubt=False)
         if outcome.at_once:
             return self._later(work, outcome, after=held.policy.wait(held.seen.attempt), attempt=held.seen.attempt)

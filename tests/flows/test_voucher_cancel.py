@@ -219,14 +219,42 @@ def test_a_refused_read_before_a_dated_cancel_names_the_cancel(upstreams: Sandbo
     assert done.answer["body"]["message"] == "i-Movo refused to cancel the voucher: Locked"
 
 
+def withdraw(operation: UUID) -> None:
+    with db.transaction() as session:
+        assert workflows.ask(session, seen(operation), "withdraw")
+
+
 def test_a_withdrawn_cancel_without_effect_is_not_sent_again(upstreams: Sandbox, there: None) -> None:
+    """Nobody would look for a late effect any more, so that it ends when there can be none."""
     upstreams.fault(CANCEL, "drop-before", times=1)
     operation = cancel()
     play.once(operation)
+    withdraw(operation)
+    waits = carry_first(operation)
+    assert (waits.state, waits.in_doubt, made(upstreams)[1:]) == (S.CHECKING, True, [CANCEL, GET])
+    done = carry(operation)
+    assert (done.state, done.outcome_code, made(upstreams)[1:]) == (S.FAILED, "withdrawn", [CANCEL, GET, GET])
+
+
+def test_a_create_that_takes_effect_after_it_was_withdrawn_is_told(upstreams: Sandbox) -> None:
+    upstreams.fault("create-voucher", "drop-before", times=1)
+    operation = create()
+    play.once(operation)
+    withdraw(operation)
+    carry_first(operation)
+    plant(upstreams)
+    assert carry(operation).state == S.SUCCEEDED
+    assert play.voucher().state == "active"
+
+
+def test_a_create_that_may_yet_take_effect_when_its_time_is_up_is_not_called_without_effect(upstreams: Sandbox) -> None:
+    upstreams.fault("create-voucher", "drop-before", times=1)
+    operation = create()
+    play.once(operation)
     with db.transaction() as session:
-        assert workflows.ask(session, seen(operation), "withdraw")
-    done = carry_first(operation)
-    assert (done.state, done.outcome_code, made(upstreams)[1:]) == (S.FAILED, "withdrawn", [CANCEL, GET])
+        write(operation, deadline_at=workflows.now(session))
+    done = carry(operation)
+    assert (done.state, done.outcome_code) == (S.UNRESOLVED, "outcome-unknown")
 
 
 def test_the_state_of_a_day_is_stored_by_the_sweep(upstreams: Sandbox, there: None, jobs: Any) -> None:
