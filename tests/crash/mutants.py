@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 ROOT = Path(__file__).parents[2]
+LIMIT_SECONDS = 100  # a test that waits for what a mutant never does has seen it
 COPIED = ("app", "tasks", "tests", "sandbox", "local", "migrations", "bench", "alembic.ini", "pyproject.toml")
 console = Console(highlight=False)
 
@@ -84,6 +85,7 @@ def caught(mutant: Mutant, folder: Path) -> bool:
         mutant.seen_by,
         "-p",
         "no:cacheprovider",
+        f"--timeout={LIMIT_SECONDS}",
     ]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     told = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
