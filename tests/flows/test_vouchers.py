@@ -277,7 +277,7 @@ def test_a_withdrawn_create_in_doubt_goes_on_only_to_learn_the_outcome(
     play.once(operation)
     with db.transaction() as session:
         assert workflows.ask(session, seen(operation), "withdraw")
-    done = carry_first(operation)
+    done = carry(operation)
     assert (done.state, made(upstreams).count(CREATE)) == (state, 1)
     assert done.outcome_code == ("done" if effect else "withdrawn")
 
