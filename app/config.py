@@ -43,7 +43,7 @@ TRAVEL_PAY_VERSIONS = {
     "mileage": "v3",
     "expenses": "v1",
 }
-SEND_WITHIN_SECONDS = 2.0  # from a call's intent to its first byte: what app/flows/work.py allows
+SEND_WITHIN_SECONDS = 2.0  # a call not sent this soon after its intent was begun is not sent (the model: two_seconds)
 
 
 def _versions(text: object) -> object:

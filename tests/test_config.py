@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from app import config, errors
-from app.flows import work
 
 KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 OTHER_KEY = base64.b64encode(b"fedcba9876543210fedcba9876543210").decode()
@@ -171,10 +170,6 @@ def test_settings_are_read_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # What belongs together
-
-
-def test_a_call_counts_as_sent_within_the_time_that_the_engine_gives_it() -> None:
-    assert config.SEND_WITHIN_SECONDS == work.SEND_WITHIN_SECONDS
 
 
 @pytest.mark.parametrize(("settle", "usable"), [("57", False), ("57.1", True)])

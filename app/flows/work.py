@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app import boundaries, db, errors, steps
+from app.config import SEND_WITHIN_SECONDS
 from app.flows import worker
 from app.store import workflows
 from app.store.workflows import Seen
 
-SEND_WITHIN_SECONDS = 2.0  # a call not sent this soon after its intent was begun is not sent (the model: two_seconds)
 _RENEW_EVERY_SECONDS = 1.0
 Clearance = Callable[[Seen, Mapping[str, Any]], Seen | None]  # stores the intent; None: the row is not ours to send for
 
