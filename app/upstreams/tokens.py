@@ -66,6 +66,7 @@ class Cache:
         self._minting = threading.Lock()
         self._kept: Token | None = None
         self._latest: Token | None = None
+        self._refused = ""
         self._rest_until = 0.0
 
     def get(self, mint: Mint, *, seen: str | None = None, waiting: Callable[[], None] = lambda: None) -> Token:
@@ -81,7 +82,8 @@ class Cache:
         return token if token.fresh else self._renewed(token, mint)
 
     def evict(self, refused: Token) -> None:
-        """Forget this token, and no other, everywhere."""
+        """Forget this token, and no other, everywhere; here also who is just reading it from Redis."""
+        self._refused = refused.value
         if self._kept is not None and self._kept.value == refused.value:
             self._kept = None
         if self._latest is not None and self._latest.value == refused.value:
@@ -106,7 +108,8 @@ class Cache:
             sealed = self._shared.ask(self._sealed)
         except redis.RedisError:
             return None
-        return _open(sealed) if sealed is not None else None
+        found = _open(sealed) if sealed is not None else None
+        return found if found is not None and found.value != self._refused else None
 
     def _sealed(self, client: redis.Redis) -> bytes | None:
         found = client.get(self._name)

@@ -207,6 +207,20 @@ def test_a_refused_token_is_minted_anew_once_for_all(shared):
     assert mint.count == 2
 
 
+def test_what_is_refused_does_not_come_back_through_who_was_reading_it(shared, monkeypatch):
+    one, mint = cache(shared), Mint()
+    refused, opened = one.get(mint), tokens._open
+
+    def read_while_it_is_refused(sealed):
+        monkeypatch.setattr(tokens, "_open", opened)
+        one.evict(refused)
+        return opened(sealed)
+
+    monkeypatch.setattr(tokens, "_open", read_while_it_is_refused)
+    one.get(mint, seen="another")
+    assert one.get(mint).value == "token-2"
+
+
 def test_a_token_that_was_not_refused_stays(state):
     one, mint = cache(state), Mint()
     old = one.get(mint)
