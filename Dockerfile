@@ -12,5 +12,6 @@ RUN pip install --no-deps --no-build-isolation -e . && install -d -o throughline
 ENV PROMETHEUS_MULTIPROC_DIR=/app/metrics PYTHONDONTWRITEBYTECODE=1
 USER throughline
 EXPOSE 8000 5555
-ENTRYPOINT ["/app/local/run"]
+# What dead processes of an earlier start left would be counted on.
+ENTRYPOINT ["sh", "-c", "rm -f \"$PROMETHEUS_MULTIPROC_DIR\"/*.db; exec local/run \"$@\"", "--"]
 CMD ["web"]
