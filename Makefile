@@ -59,7 +59,7 @@ bench-neighbours: $(INSTALLED) ## Measure what one line's backlog or outage cost
 
 crash: $(INSTALLED) ## Let workers die at every pair of crash points; let the model tests go deep
 	@$(BIN)/pytest -n 2 --dist load -q tests/crash/pairs.py
-	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -n 2 --dist load -q tests/machines
+	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -n 2 --dist load -q --timeout=3600 tests/machines
 
 mutants: $(INSTALLED) ## Take out each rule that the crash points are there for: they must turn red
 	@$(BIN)/python -m tests.crash.mutants
