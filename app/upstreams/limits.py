@@ -19,6 +19,7 @@ from app import errors, metrics, steps
 from app.upstreams.shared import PREFIX, Shared
 
 _SHORT = 2.0
+_SPREAD_SECONDS = 0.5  # among those who wait: let through all at once, waves of them would run into one another
 _LOOK_SECONDS = 0.2
 
 
@@ -51,7 +52,7 @@ class Limiter:
                 metrics.upstream_not_sent.labels(self._name, reason).inc()
                 raise errors.NotSent(reason, after=wait + random.uniform(0, 0.5))
             work.renew()
-            work.pause(wait)
+            work.pause(wait if work.urgent else wait + random.uniform(0, _SPREAD_SECONDS))
 
     def calls(self) -> float:
         """How many calls that nobody waits for could pass within the next 2 s."""

@@ -90,6 +90,21 @@ def test_a_limit_per_second_keeps_a_fifth_too_and_is_free_again_after_one(state,
     assert work.asked.count("pause") == pauses
 
 
+def test_those_who_wait_do_not_come_in_waves(shared, work):
+    """Eight at once and eight at once a second later could arrive within a second."""
+    limiter = Limiter("limited", 0, shared, per_second=10)
+    limits = [Limiter("limited", 0, Shared(shared_url(shared)), per_second=10) for _ in range(8)]
+    assert passed(limiter, work, tries=8) == 8
+
+    def waited(one):
+        one.pass_through(work)
+        return time.monotonic()
+
+    with ThreadPoolExecutor(8) as pool:
+        moments = sorted(pool.map(waited, limits))
+    assert moments[-1] - moments[0] > 0.1
+
+
 def test_without_a_limit_everything_passes(state, work):
     assert passed(Limiter("free", 0, state), work, tries=500) == 500
 
